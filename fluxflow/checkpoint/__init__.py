@@ -1,0 +1,26 @@
+"""Weights as safetensors beside their config, model folders, and where runs keep them."""
+
+from fluxflow.checkpoint.model import (
+    ModelIndex,
+    load_model,
+    load_vae,
+    read_index,
+    save_model,
+    vae_hash,
+)
+from fluxflow.checkpoint.networks import load_network, save_network
+from fluxflow.checkpoint.runs import find_checkpoint, find_model, read_checkpoint
+
+__all__ = [
+    "ModelIndex",
+    "find_checkpoint",
+    "find_model",
+    "load_model",
+    "load_network",
+    "load_vae",
+    "read_checkpoint",
+    "read_index",
+    "save_model",
+    "save_network",
+    "vae_hash",
+]

@@ -1,0 +1,200 @@
+"""The model folder in the layout of diffusers: `model_index.json` and a folder a component.
+
+After stage 1 it holds compressor and expander, after stage 2 every component, so that it needs no other file.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from torch import Tensor, nn
+from transformers import AutoTokenizer
+
+from fluxflow.checkpoint.files import AtomicFiles
+from fluxflow.checkpoint.networks import digest, load_network, read_json, stage_network
+from fluxflow.checkpoint.runs import INDEX, find_model, nearby_models
+from fluxflow.errors import CheckpointError
+from fluxflow.models.latent_space import LatentSpace
+
+# Component → the class that it must have; None: any tokenizer of transformers.
+COMPONENTS: dict[str, str | None] = {
+    "compressor": "FluxCompressor",
+    "expander": "FluxExpander",
+    "flow_processor": "FluxFlowProcessor",
+    "text_encoder": "BertTextEncoder",
+    "tokenizer": None,
+    "scheduler": "DPMSolverMultistepScheduler",
+}
+VAE = ("compressor", "expander")
+
+
+@dataclass(frozen=True)
+class ModelIndex:
+    """What `model_index.json` says about the folder beside it."""
+
+    folder: Path
+    components: list[str]
+    latent_mean: list[float]
+    latent_std: list[float]
+    sample_size: tuple[int, int] | None
+    vae_hash: str
+
+
+def save_model(
+    folder: str | Path,
+    components: Mapping[str, Any],
+    latent_mean: Tensor | Sequence[float],
+    latent_std: Tensor | Sequence[float],
+    sample_size: int | Sequence[int] | None = None,
+) -> None:
+    """Write a model folder; a killed writer leaves the old one, and files that would not change are not rewritten.
+
+    Args:
+        folder: where `model_index.json` goes.
+        components: of `COMPONENTS`, those that exist; compressor and expander always. None counts as absent.
+        latent_mean: mean of each latent channel, [D].
+        latent_std: deviation of each latent channel, [D].
+        sample_size: side, or height and width, in pixels, of the training images: the default size of samples.
+    """
+    folder = Path(folder)
+    present = {name: component for name, component in components.items() if component is not None}
+    _check_components(present)
+    mean, std = _statistic(latent_mean), _statistic(latent_std)
+    index: dict[str, Any] = {"_class_name": "FluxFlowPipeline", "_diffusers_version": diffusers.__version__}
+    with AtomicFiles() as files:
+        for name in COMPONENTS:
+            index[name] = _stage_component(name, present.get(name), folder / name, files)
+        index["latent_mean"], index["latent_std"] = mean.tolist(), std.tolist()
+        index["sample_size"] = list(as_size(sample_size)) if sample_size is not None else None
+        index["vae_hash"] = _hash(present["compressor"], present["expander"], mean, std)
+        files.target(folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def read_index(path: str | Path) -> ModelIndex:
+    """Return what the `model_index.json` of a run or model folder says; CheckpointError if it is not one of ours."""
+    folder = find_model(path)
+    content = read_json(folder / INDEX)
+    if content.get("_class_name") != "FluxFlowPipeline":
+        raise CheckpointError(f"{folder} is a {content.get('_class_name')}, not a model of FluxFlow.")
+    wanted = ("latent_mean", "latent_std", "sample_size", "vae_hash")
+    if missing := [key for key in wanted if key not in content]:
+        raise CheckpointError(f"{folder / INDEX} lacks {', '.join(missing)}; export the model again.")
+    size = content["sample_size"]
+    return ModelIndex(
+        folder=folder,
+        components=[name for name in COMPONENTS if (content.get(name) or [None])[0] is not None],
+        latent_mean=content["latent_mean"],
+        latent_std=content["latent_std"],
+        sample_size=as_size(size) if size is not None else None,
+        vae_hash=content["vae_hash"],
+    )
+
+
+def load_model(path: str | Path) -> tuple[ModelIndex, dict[str, Any]]:
+    """Build every component of a run or model folder: names → networks in eval mode, tokenizer and scheduler.
+
+    Raises:
+        CheckpointError: no model there, a component that is damaged or of another class, or a VAE that is not the
+            one that the folder was written with.
+    """
+    index = read_index(path)
+    return index, _load_components(index, index.components)
+
+
+def load_vae(path: str | Path) -> LatentSpace:
+    """Return the VAE of a run or model folder with its latent statistics: frozen, in eval mode, on the CPU.
+
+    Raises:
+        CheckpointError: as for `load_model`, and where the folder has no VAE.
+    """
+    index = read_index(path)
+    if not set(VAE) <= set(index.components):
+        held = ", ".join(index.components) or "nothing"
+        raise CheckpointError(f"{index.folder} holds no VAE, only {held}. {nearby_models(index.folder)}")
+    parts = _load_components(index, VAE)
+    space = LatentSpace(parts["compressor"], parts["expander"], *_statistics(index))
+    return space.eval().requires_grad_(False)
+
+
+def vae_hash(source: LatentSpace | str | Path) -> str:
+    """Return the sha256 that identifies a VAE: its weights and its latent statistics."""
+    space = source if isinstance(source, LatentSpace) else load_vae(source)
+    return _hash(space.compressor, space.expander, space.mean, space.std)
+
+
+def as_size(size: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width) of a side or a pair."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def _check_components(components: Mapping[str, Any]) -> None:
+    if unknown := sorted(set(components) - set(COMPONENTS)):
+        raise CheckpointError(f"A model folder has no component {', '.join(unknown)}; it has {', '.join(COMPONENTS)}.")
+    if missing := sorted(set(VAE) - set(components)):
+        raise CheckpointError(f"A model folder needs a {' and an '.join(missing)}.")
+    for name, component in components.items():
+        expected = COMPONENTS[name]
+        if expected and type(component).__name__ != expected:
+            raise CheckpointError(f"The {name} of a model must be a {expected}, not a {type(component).__name__}.")
+
+
+def _stage_component(name: str, component: Any, folder: Path, files: AtomicFiles) -> list[str | None]:
+    """Write one component through `files`; return its entry in the index: library and class."""
+    if component is None:
+        return [None, None]
+    if isinstance(component, nn.Module):
+        stage_network(component, folder, files)
+        return ["fluxflow.models", type(component).__name__]
+    with TemporaryDirectory() as written:  # save_pretrained writes in place: let it do so elsewhere
+        component.save_pretrained(written)
+        for file in sorted(path for path in Path(written).iterdir() if path.is_file()):
+            shutil.copyfile(file, files.target(folder / file.name))
+    return [type(component).__module__.split(".")[0], type(component).__name__]
+
+
+def _load_components(index: ModelIndex, names: Sequence[str]) -> dict[str, Any]:
+    components = {name: _load_component(name, index.folder) for name in names}
+    found = _hash(components["compressor"], components["expander"], *_statistics(index))
+    if found != index.vae_hash:
+        raise CheckpointError(
+            f"The VAE in {index.folder} is not the one that its {INDEX} was written with: files of several models "
+            "are mixed there. Export the model again, or copy the whole folder."
+        )
+    return components
+
+
+def _load_component(name: str, model: Path) -> Any:
+    folder, expected = model / name, COMPONENTS[name]
+    if not folder.is_dir():
+        raise CheckpointError(f"{model / INDEX} names a {name}, but {folder} is missing; copy the whole folder.")
+    if name == "tokenizer":
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if name == "scheduler":
+        return DPMSolverMultistepScheduler.from_pretrained(folder, local_files_only=True)
+    network = load_network(folder)
+    if type(network).__name__ != expected:
+        raise CheckpointError(f"{folder} holds a {type(network).__name__} where a {expected} belongs.")
+    return network
+
+
+def _statistic(values: Tensor | Sequence[float]) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32).detach().cpu()
+
+
+def _statistics(index: ModelIndex) -> tuple[Tensor, Tensor]:
+    return _statistic(index.latent_mean), _statistic(index.latent_std)
+
+
+def _hash(compressor: nn.Module, expander: nn.Module, mean: Tensor, std: Tensor) -> str:
+    tensors = {"latent_mean": _statistic(mean), "latent_std": _statistic(std)}
+    for prefix, network in (("compressor", compressor), ("expander", expander)):
+        tensors |= {f"{prefix}.{key}": tensor for key, tensor in network.state_dict().items()}
+    return digest(tensors)

@@ -1,0 +1,169 @@
+"""One network in one folder: `config.json` (constructor arguments and class name) beside `model.safetensors`.
+
+Only the classes of `NETWORKS` are ever built, from JSON numbers and strings; nothing is unpickled or imported by name.
+"""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fluxflow.checkpoint.files import AtomicFiles
+from fluxflow.errors import CheckpointError
+from fluxflow.models import (
+    BertTextEncoder,
+    FluxCompressor,
+    FluxExpander,
+    FluxFlowProcessor,
+    PatchDiscriminator,
+)
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    cls.__name__: cls for cls in (FluxCompressor, FluxExpander, FluxFlowProcessor, BertTextEncoder, PatchDiscriminator)
+}
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+# Tensors of a class that live in a file of their own, so that what is frozen is written once and not at every export.
+SEPARATE: dict[str, dict[str, str]] = {"BertTextEncoder": {"language_model.": "backbone.safetensors"}}
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 over names, types, shapes and bytes of `tensors`, in the order of their sorted names."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def stage_network(network: nn.Module, folder: Path, files: AtomicFiles) -> None:
+    """Write `network` through `files`; a weight file that already holds the same tensors is left alone."""
+    name = type(network).__name__
+    if name not in NETWORKS:
+        raise CheckpointError(f"{name} is not a network that a model folder can hold: {', '.join(NETWORKS)}.")
+    for file, tensors in _split(name, network.state_dict()).items():
+        sha = digest(tensors)
+        if _written_digest(folder / file) != sha:
+            tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+            save_file(tensors, files.target(folder / file), metadata={"format": "pt", "sha256": sha})
+    config = {"_class_name": name, **_config_of(network)}
+    files.target(folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def save_network(network: nn.Module, folder: str | Path) -> None:
+    """Write the weights and constructor arguments of `network` into `folder`, replacing what is there atomically."""
+    with AtomicFiles() as files:
+        stage_network(network, Path(folder), files)
+
+
+def load_network(folder: str | Path) -> nn.Module:
+    """Build the network of `folder` and load its weights, strictly; it comes back in eval mode, on the CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, the class is none of `NETWORKS`, or the tensors are not the
+            network's own (missing, unexpected and misshapen ones are named).
+    """
+    folder = Path(folder)
+    config = read_json(folder / CONFIG)
+    name = config.pop("_class_name", None)
+    if name not in NETWORKS:
+        raise CheckpointError(f"{folder / CONFIG} names the class {name!r}; known are {', '.join(NETWORKS)}.")
+    network = _build(NETWORKS[name], config, folder / CONFIG)
+    tensors: dict[str, Tensor] = {}
+    for file in (WEIGHTS, *SEPARATE.get(name, {}).values()):
+        tensors |= read_tensors(folder / file)
+    _load_strictly(network, tensors, folder)
+    return network.eval()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in the JSON file `path`."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object of names and values.")
+    return content
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of the safetensors file `path`."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing.")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        message = f"{path} is truncated or no safetensors file ({error}); copy or export it again."
+        raise CheckpointError(message) from error
+
+
+def _config_of(network: nn.Module) -> dict[str, Any]:
+    config = network.config
+    assert isinstance(config, dict)
+    return config
+
+
+def _split(class_name: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return file name → tensors, following `SEPARATE`."""
+    separate = SEPARATE.get(class_name, {})
+    split: dict[str, dict[str, Tensor]] = {WEIGHTS: {}, **{file: {} for file in separate.values()}}
+    for key, tensor in tensors.items():
+        split[next((file for prefix, file in separate.items() if key.startswith(prefix)), WEIGHTS)][key] = tensor
+    return split
+
+
+def _written_digest(path: Path) -> str | None:
+    """Return the digest that `stage_network` wrote into the header of `path`; None if there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("sha256")
+    except SafetensorError:  # damaged: to be written anew
+        return None
+
+
+def _build(cls: type[nn.Module], config: dict[str, Any], path: Path) -> nn.Module:
+    parameters = inspect.signature(cls).parameters
+    unknown = sorted(set(config) - set(parameters))
+    missing = sorted(
+        name for name, p in parameters.items() if p.default is inspect.Parameter.empty and name not in config
+    )
+    if unknown or missing:
+        what = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
+        raise CheckpointError(f"{path} does not describe a {cls.__name__}: it {' and '.join(what)}.")
+    return cls(**config)
+
+
+def _load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    own = network.state_dict()
+    faults = {
+        "missing": sorted(set(own) - set(tensors)),
+        "unexpected": sorted(set(tensors) - set(own)),
+        "misshapen": [
+            f"{key} {list(tensors[key].shape)} instead of {list(own[key].shape)}"
+            for key in sorted(set(own) & set(tensors))
+            if tensors[key].shape != own[key].shape
+        ],
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
+        raise CheckpointError(f"The tensors in {folder} are not those of its {CONFIG} ({listed}).")
+    network.load_state_dict(tensors)
+
+
+def _some(names: list[str], limit: int = 4) -> str:
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,95 @@
+"""Finding models and checkpoints in run folders: `outputs/<stage>/<date>_<time>/{model/,checkpoints/}`."""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fluxflow.errors import CheckpointError
+
+INDEX = "model_index.json"
+LAST = Path("checkpoints") / "last.ckpt"
+_DATED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
+
+
+def find_model(path: str | Path) -> Path:
+    """Return the model folder that `path` is, or that the run folder `path` holds.
+
+    Raises:
+        CheckpointError: there is none; the message names what was looked for and models nearby.
+    """
+    path = Path(path)
+    for folder in (path, path / "model"):
+        if (folder / INDEX).is_file():
+            return folder
+    if not path.exists():
+        found = f"There is no {path}."
+    elif path.is_file():
+        found = f"{path} is a file; give the run's or the model's folder."
+    else:
+        found = f"{path} holds no model: neither {INDEX} nor model/{INDEX} is there."
+        if (path / "checkpoints").is_dir():
+            found += " It is a run that has not written its model yet."
+    raise CheckpointError(f"{found} {nearby_models(path)}")
+
+
+def nearby_models(path: Path, limit: int = 3) -> str:
+    """Return a sentence that names the newest runs with a model, beside `path` and in outputs/."""
+    roots = [path.parent, path.parent.parent, Path("outputs")]
+    indices = {index for root in roots for depth in ("*", "*/*") for index in root.glob(f"{depth}/model/{INDEX}")}
+    newest = sorted(indices, key=lambda index: index.stat().st_mtime, reverse=True)[:limit]
+    if not newest:
+        return "No run with a model was found nearby."
+    return f"The newest runs with a model: {', '.join(str(index.parent.parent) for index in newest)}."
+
+
+def find_checkpoint(resume: str | Path | None, output_dir: str | Path) -> Path | None:
+    """Return the checkpoint from which a run goes on, or None for a start from scratch.
+
+    Args:
+        resume: None, a checkpoint, a run folder (its last checkpoint), or "auto": the last checkpoint of
+            `output_dir` itself or else, if that is a dated folder, of the newest dated run beside it.
+        output_dir: the folder of the run that starts.
+
+    Raises:
+        CheckpointError: a path was given and holds no checkpoint.
+    """
+    if resume is None:
+        return None
+    if str(resume) == "auto":
+        return _newest_checkpoint(Path(output_dir))
+    path = Path(resume)
+    for candidate in (path, path / LAST, path / LAST.name):
+        if candidate.is_file():
+            return candidate
+    what = f"{path} holds no {LAST}" if path.is_dir() else f"There is no {path}"
+    raise CheckpointError(f"resume: {what}. Give a run folder, a .ckpt file, or resume=auto.")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return the contents of a Lightning checkpoint without running anything that it may hold; tensors are mapped.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds more than tensors and plain containers.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path} is damaged or no checkpoint of FluxFlow ({reason}).") from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise CheckpointError(f"{path} is not a training checkpoint: it has no state_dict.")
+    return content
+
+
+def _newest_checkpoint(output_dir: Path) -> Path | None:
+    if (output_dir / LAST).is_file():
+        return output_dir / LAST
+    if not _DATED.fullmatch(output_dir.name):  # runs beside a sweep's job or a named run are other experiments
+        return None
+    runs = sorted((run for run in output_dir.parent.glob("*") if _DATED.fullmatch(run.name)), reverse=True)
+    return next((run / LAST for run in runs if (run / LAST).is_file()), None)
