@@ -1,0 +1,143 @@
+"""Sheets of captioned pictures for people to look at, and PNG files that say how they were made."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+GAP, MARGIN = 6, 16  # pixels between pictures, and around the sheet
+LABEL_WIDTH = 190  # at most
+CELL = 160  # small pictures are enlarged by a whole factor to at least this side
+INK, QUIET, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
+FONT, SMALL = 16, 13
+
+
+@dataclass
+class Row:
+    """A row of a sheet: its label on the left, pictures, and a note under each picture."""
+
+    label: str
+    pictures: Sequence[Image.Image]
+    notes: Sequence[str] = field(default_factory=list)
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Convert images [B, 3, H, W] in [-1, 1] to RGB pictures."""
+    pixels = ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return [Image.fromarray(image) for image in pixels.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def grid(
+    pictures: Sequence[Sequence[Image.Image]], captions: Sequence[str], columns: Sequence[str] = (), title: str = ""
+) -> Image.Image:
+    """Draw one row a caption, one column a seed.
+
+    Args:
+        pictures: one sequence of pictures for each caption.
+        captions: the text at the left of each row, wrapped.
+        columns: the text above each column.
+        title: a line above all.
+    """
+    return sheet([Row(caption, row) for caption, row in zip(captions, pictures, strict=True)], columns, title)
+
+
+def reconstruction_sheet(
+    originals: Tensor, reconstructions: Tensor, captions: Sequence[str], title: str = "", columns: int = 8
+) -> Image.Image:
+    """Draw originals above their reconstructions, with caption and PSNR under each pair.
+
+    Args:
+        originals: [B, 3, H, W] in [-1, 1].
+        reconstructions: the same shape and range.
+        captions: one an image.
+        title: a line above all.
+        columns: images side by side.
+    """
+    errors = (originals - reconstructions).float().square().mean(dim=(1, 2, 3)).tolist()
+    notes = [f"{_psnr(error)} · {caption}" for error, caption in zip(errors, captions, strict=True)]
+    before, after = to_pil(originals), to_pil(reconstructions)
+    rows = []
+    for start in range(0, len(before), columns):
+        part = slice(start, start + columns)
+        rows += [Row("original", before[part]), Row("reconstruction", after[part], notes[part])]
+    return sheet(rows, title=title)
+
+
+def sheet(rows: Sequence[Row], columns: Sequence[str] = (), title: str = "") -> Image.Image:
+    """Draw rows of pictures with their texts on white paper; small pictures are enlarged by a whole factor."""
+    width, height = (max(getattr(p, side) for row in rows for p in row.pictures) for side in ("width", "height"))
+    factor = max(1, math.ceil(CELL / max(width, height)))
+    width, height = width * factor, height * factor
+    text, small = ImageFont.load_default(FONT), ImageFont.load_default(SMALL)
+    labels = [_wrap(row.label, LABEL_WIDTH, text) for row in rows]
+    notes = [[_wrap(note, width, small, lines=3) for note in row.notes] for row in rows]
+    heights = [
+        max(height + max((_height(note, SMALL) for note in row_notes), default=0), _height(label, FONT))
+        for label, row_notes in zip(labels, notes, strict=True)
+    ]
+    left = MARGIN + math.ceil(max(text.getlength(line) for label in labels for line in label.split("\n"))) + 2 * GAP
+    top = MARGIN + (FONT + 2 * GAP) * (bool(title) + bool(columns))
+    cells = max(len(row.pictures) for row in rows)
+    right = max(left + cells * (width + GAP) - GAP, MARGIN + math.ceil(text.getlength(title)))
+    paper = Image.new("RGB", (right + MARGIN, top + sum(heights) + GAP * (len(rows) - 1) + MARGIN), PAPER)
+    draw = ImageDraw.Draw(paper)
+    draw.text((MARGIN, MARGIN), title, INK, text)
+    for cell, column in enumerate(columns):
+        draw.text((left + cell * (width + GAP), top - GAP), column, QUIET, text, anchor="ls")
+    for row, label, row_notes, row_height in zip(rows, labels, notes, heights, strict=True):
+        draw.multiline_text((MARGIN, top), label, INK, text)
+        for cell, picture in enumerate(row.pictures):
+            size = (picture.width * factor, picture.height * factor)
+            paper.paste(picture.resize(size, Image.Resampling.BICUBIC), (left + cell * (width + GAP), top))
+        for cell, note in enumerate(row_notes):
+            draw.multiline_text((left + cell * (width + GAP), top + height + 2), note, QUIET, small)
+        top += row_height + GAP
+    return paper
+
+
+def save_png(picture: Image.Image, path: str | Path, metadata: Mapping[str, object]) -> None:
+    """Write a PNG with `metadata` as text chunks: strings as they are, everything else as JSON."""
+    info = PngInfo()
+    for key, value in metadata.items():
+        info.add_itxt(key, value if isinstance(value, str) else json.dumps(value))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, pnginfo=info)
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Return the text chunks of a PNG."""
+    with Image.open(path) as picture:
+        picture.load()
+        return {key: value for key, value in picture.info.items() if isinstance(value, str)}
+
+
+def _psnr(mse: float) -> str:
+    return f"{10 * math.log10(4 / mse):.1f} dB" if mse > 0 else "exact"  # 4: the range of [-1, 1], squared
+
+
+def _height(text: str, size: int) -> int:
+    return (text.count("\n") + 1) * (size + 4) + 2 * GAP if text else 0
+
+
+def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, lines: int = 8) -> str:
+    """Break `text` so that no line is wider than `width` pixels; what exceeds `lines` becomes `…`."""
+    wrapped = [""]
+    for word in text.split():
+        if wrapped[-1] and font.getlength(f"{wrapped[-1]} {word}") > width:
+            wrapped.append("")
+        elif wrapped[-1]:
+            wrapped[-1] += " "
+        for letter in word:  # letter by letter, for words that no line can hold
+            if font.getlength(wrapped[-1] + letter) > width:
+                wrapped.append("")
+            wrapped[-1] += letter
+    if len(wrapped) > lines:
+        wrapped = [*wrapped[: lines - 1], wrapped[lines - 1] + " …"]
+    return "\n".join(wrapped)
