@@ -1,0 +1,21 @@
+"""The family of errors that a user can cause and mend: the commands print their message without a traceback."""
+
+
+class FluxFlowError(Exception):
+    """Base of all errors whose message tells a user what is wrong and the way out."""
+
+
+class ConfigError(FluxFlowError):
+    """A config key or value that cannot work."""
+
+
+class DataError(FluxFlowError):
+    """Images or captions that are missing or unreadable."""
+
+
+class CheckpointError(FluxFlowError):
+    """A run, model folder or checkpoint that is missing or does not fit."""
+
+
+class TextEncoderError(FluxFlowError):
+    """A text model that cannot be found or reached."""

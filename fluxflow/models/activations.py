@@ -1,0 +1,69 @@
+"""Activations that are cubic Bézier curves.
+
+Convention: a layer that feeds a `BezierActivation` yields five planes [t | p0 | p1 | p2 | p3], concatenated along the
+channel dimension, so that `chunk(5, dim)` separates them and the activation maps 5C channels to C. The channel dimension is
+the last one of [B, D] and [B, T, D] and the second of [B, C, H, W] and beyond.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fluxflow.kernels.bezier import ACTIVATIONS, bezier, cubic_bezier
+
+
+class BezierActivation(nn.Module):
+    """Cubic Bézier curve whose parameter and control points both come from the input, 5C → C.
+
+    Args:
+        t_pre_activation: applied to the plane t: "sigmoid", "silu", "tanh", "relu" or None.
+        p_preactivation: applied to the planes p0…p3, likewise.
+
+    Raises:
+        ValueError: if an activation is not one of those, or the channels are not a multiple of five.
+    """
+
+    def __init__(self, t_pre_activation: str | None = "sigmoid", p_preactivation: str | None = None) -> None:
+        super().__init__()
+        for name in (t_pre_activation, p_preactivation):
+            if name not in ACTIVATIONS:
+                raise ValueError(f"unknown activation {name!r}: choose one of {list(ACTIVATIONS)}")
+        self.t_pre_activation = t_pre_activation
+        self.p_preactivation = p_preactivation
+
+    def forward(self, x: Tensor) -> Tensor:
+        dim = 1 if x.dim() != 3 else 2
+        if x.dim() < 2 or x.shape[dim] % 5:
+            raise ValueError(f"a Bézier activation takes five planes along dimension {dim}, got {tuple(x.shape)}")
+        return bezier(x, dim, self.t_pre_activation, self.p_preactivation)
+
+    def extra_repr(self) -> str:
+        return f"t={self.t_pre_activation}, p={self.p_preactivation}"
+
+
+class TrainableBezier(nn.Module):
+    """Cubic Bézier curve of sigmoid(x) with learned control points, one curve for each element of `shape`.
+
+    Args:
+        shape: shape of the control points, broadcast against the input without its batch dimension.
+        p0, p1, p2, p3: initial control points.
+        channel_only: `shape` is (C,) and an input [B, C, H, W] has one curve a channel.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        p0: float = 1e-8,
+        p1: float = 0.25,
+        p2: float = 0.75,
+        p3: float = 1.0,
+        channel_only: bool = False,
+    ) -> None:
+        super().__init__()
+        self.channel_only = channel_only
+        self.p0, self.p1, self.p2, self.p3 = (nn.Parameter(torch.full(shape, p)) for p in (p0, p1, p2, p3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        points = (self.p0, self.p1, self.p2, self.p3)
+        if self.channel_only and x.dim() == 4:
+            points = (p[:, None, None] for p in points)
+        return cubic_bezier(torch.sigmoid(x), *(p.expand_as(x) for p in points))

@@ -1,0 +1,95 @@
+"""Multi-head attention over tokens [B, T, D], and rotary positions in two dimensions."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, rotary: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Scaled dot-product attention of projected tokens, all heads at once.
+
+    Args:
+        q: queries [B, T, D].
+        k, v: keys and values [B, S, D].
+        heads: number of heads, divides D.
+        rotary: cosine and sine of `rotary_2d`, applied to queries and keys.
+
+    Returns:
+        [B, T, D].
+    """
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # [B, heads, T, D / heads]
+    if rotary is not None:
+        q, k = rotate(q, *rotary), rotate(k, *rotary)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def rotary_2d(height: int, width: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the rotary angles of a row-major grid of tokens (Su et al., 2021; axial as in EVA-02).
+
+    The first half of the channel pairs turns with the row, the second with the column.
+
+    Args:
+        height, width: the grid.
+        dim: channels of one head; even.
+
+    Returns:
+        Two tensors [height·width, dim / 2].
+    """
+    pairs = dim // 2
+    by_row = pairs - pairs // 2
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    angles = [
+        position[:, None] * 100.0 ** (-torch.arange(count, device=device) / max(count, 1))
+        for position, count in ((rows, by_row), (columns, pairs - by_row))
+    ]
+    grid = torch.cat([angles[0].repeat_interleave(width, 0), angles[1].repeat(height, 1)], dim=-1)
+    return grid.cos(), grid.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns channel pairs (i, i + dim/2) of [..., T, dim] by the angles of `rotary_2d`."""
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention with rotary positions.
+
+    Args:
+        d_model: channels.
+        n_head: heads.
+    """
+
+    def __init__(self, d_model: int, n_head: int) -> None:
+        super().__init__()
+        self.n_head = n_head
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.kv_proj = nn.Linear(d_model, 2 * d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        k, v = self.kv_proj(x).chunk(2, dim=-1)
+        return self.out_proj(attend(self.q_proj(x), k, v, self.n_head, rotary))
+
+
+class CrossAttention(nn.Module):
+    """Attention from image tokens to the text.
+
+    The text is one token, and a softmax over one key is 1: whatever the query, the answer is the token's value. Queries
+    and keys therefore drop out, exactly; their weights stay, since published checkpoints have them.
+
+    Args:
+        d_model: channels.
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.kv_proj = nn.Linear(d_model, 2 * d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Maps the text token [B, 1, D] to what every image token receives, [B, 1, D]."""
+        weight, bias = self.kv_proj.weight.chunk(2)[1], self.kv_proj.bias.chunk(2)[1]
+        return self.out_proj(F.linear(text, weight, bias))

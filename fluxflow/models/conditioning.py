@@ -1,0 +1,100 @@
+"""Ways to let one signal steer another: FiLM, SPADE, a gated injection, and a mixer that pools tokens into a context."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fluxflow.models.attention import attend
+
+
+def init_xavier(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases, for use with `Module.apply` (Glorot & Bengio, 2010)."""
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class FiLM(nn.Module):
+    """Feature-wise linear modulation, x·(1 + γ) + β with γ, β from a vector (Perez et al., 2018).
+
+    Args:
+        text_dim: size of the conditioning vector.
+        num_channels: channels of the features.
+    """
+
+    def __init__(self, text_dim: int, num_channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(text_dim, 2 * num_channels)
+
+    def forward(self, x: Tensor, text_emb: Tensor) -> Tensor:
+        gamma, beta = self.linear(text_emb)[:, :, None, None].chunk(2, dim=1)
+        return x * (1 + gamma) + beta
+
+
+class SPADE(nn.Module):
+    """Spatially-adaptive normalisation, GroupNorm(x)·(1 + γ) + β with maps γ, β from a context map (Park et al., 2019).
+
+    Args:
+        context_nc: channels of the context map.
+        num_features: channels of the features.
+        hidden: channels between the two.
+    """
+
+    def __init__(self, context_nc: int, num_features: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.bn = nn.GroupNorm(min(32, num_features), num_features, affine=False)
+        self.mlp_shared = nn.Sequential(nn.Conv2d(context_nc, hidden, 3, padding=1), nn.ReLU(inplace=True))
+        self.mlp_gamma = nn.Conv2d(hidden, num_features, 3, padding=1)
+        self.mlp_beta = nn.Conv2d(hidden, num_features, 3, padding=1)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        if context.shape[2:] != x.shape[2:]:
+            context = F.interpolate(context, size=x.shape[2:], mode="bilinear", align_corners=False)
+        hidden = self.mlp_shared(context)
+        return self.bn(x) * (1 + self.mlp_gamma(hidden)) + self.mlp_beta(hidden)
+
+
+class GatedContextInjection(nn.Module):
+    """Scales and shifts tokens by a context vector, x·sigmoid(gate(c)) + bias(c).
+
+    Args:
+        context_dim: size of the context vector.
+        target_dim: channels of the tokens.
+    """
+
+    def __init__(self, context_dim: int, target_dim: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(nn.Linear(context_dim, target_dim), nn.Sigmoid())
+        self.bias = nn.Linear(context_dim, target_dim)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        return x * self.gate(context)[:, None] + self.bias(context)[:, None]
+
+
+class ContextAttentionMixer(nn.Module):
+    """One self-attention over a learned class token and a few context tokens.
+
+    Args:
+        d_model: channels.
+        n_head: attention heads; divides `d_model`.
+    """
+
+    def __init__(self, d_model: int, n_head: int = 4) -> None:
+        super().__init__()
+        self.n_head = n_head
+        self.cls = nn.Parameter(torch.zeros(1, 1, d_model))
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.v_proj = nn.Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+        self.norm_in = nn.LayerNorm(d_model)
+        self.norm_out = nn.LayerNorm(d_model)
+        self.apply(init_xavier)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixes tokens [B, K, D] and returns the pooled class token [B, D] and the mixed tokens [B, K, D]."""
+        x = torch.cat([self.cls.expand(len(x), -1, -1), self.norm_in(x)], dim=1)
+        x = attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.n_head)
+        x = self.norm_out(self.out_proj(x))
+        return x[:, 0], x[:, 1:]

@@ -1,0 +1,166 @@
+"""The flow transformer of stage 2: predicts the velocity of noised latent tokens from the text embedding and the time."""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from fluxflow.models.activations import BezierActivation, TrainableBezier
+from fluxflow.models.attention import CrossAttention, SelfAttention, rotary_2d
+from fluxflow.models.conditioning import ContextAttentionMixer, GatedContextInjection, init_xavier
+from fluxflow.models.packet import add_coordinates, latent_size_of, to_map
+
+TIMES = 1000  # rows of the time embedding; the time t in [0, 1] is row round(999·t)
+
+
+def pillar(dim: int) -> nn.Sequential:
+    """A depth-3 MLP with SiLU that makes one plane of control points."""
+    return nn.Sequential(*(nn.Sequential(nn.Linear(dim, dim), nn.SiLU()) for _ in range(3)))
+
+
+class FlowBlock(nn.Module):
+    """Self-attention, text, and a Bézier curve whose control points come from four pillars.
+
+    Args:
+        d_model: channels.
+        n_head: attention heads.
+    """
+
+    def __init__(self, d_model: int, n_head: int) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(d_model, n_head)
+        self.cross_attn = CrossAttention(d_model)
+        self.norm1 = nn.LayerNorm(d_model)
+        self.norm2 = nn.LayerNorm(d_model)
+        self.norm3 = nn.LayerNorm(d_model)
+        self.p0, self.p1, self.p2, self.p3 = (pillar(d_model) for _ in range(4))
+        self.ffn = nn.Sequential(nn.Linear(d_model, d_model))
+        self.bezier_activation = BezierActivation("sigmoid", None)
+        self.apply(init_xavier)
+
+    def forward(
+        self, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor], previous: list[Tensor] | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """One block.
+
+        Args:
+            x: image tokens [B, T, D].
+            text: text token [B, 1, D].
+            rotary: rotary angles of the tokens.
+            previous: the control points of the block before, four [B, T, D].
+
+        Returns:
+            The tokens, and this block's control points.
+        """
+        x = x + self.self_attn(self.norm1(x), rotary)
+        x = x + self.cross_attn(self.norm2(text))
+        gate = torch.sigmoid(x)
+        gated = [gate] * 4 if previous is None else [gate * p for p in previous]
+        points = [make(g) for make, g in zip((self.p0, self.p1, self.p2, self.p3), gated)]
+        x = x + self.ffn(self.norm3(x))
+        return self.bezier_activation(torch.cat([x, *points], dim=-1)), points
+
+
+class FluxFlowProcessor(nn.Module):
+    """Velocity network over latent packets.
+
+    Args:
+        d_model: channels, a multiple of `n_head`; a head has a multiple of four.
+        vae_dim: channels of the latent.
+        embedding_size: size of the text embedding.
+        n_head: attention heads.
+        n_layers: blocks.
+        max_hw: latent side that the size token calls 1.
+        ctx_tokens: tokens from which the context is mixed.
+        checkpointing: recompute each block in the backward instead of keeping its activations.
+    """
+
+    def __init__(
+        self,
+        d_model: int = 512,
+        vae_dim: int = 128,
+        embedding_size: int = 1024,
+        n_head: int = 8,
+        n_layers: int = 10,
+        max_hw: int = 1024,
+        ctx_tokens: int = 4,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "d_model": d_model,
+            "vae_dim": vae_dim,
+            "embedding_size": embedding_size,
+            "n_head": n_head,
+            "n_layers": n_layers,
+            "max_hw": max_hw,
+            "ctx_tokens": ctx_tokens,
+        }
+        self.max_hw, self.ctx_tokens, self.head_dim = max_hw, ctx_tokens, d_model // n_head
+        self.checkpointing = checkpointing
+        self.vae_to_dmodel = nn.Linear(vae_dim, d_model)
+        self.dmodel_to_vae = nn.Linear(d_model, vae_dim)
+        self.ctx_mixer = ContextAttentionMixer(d_model, max(1, d_model // 128))
+        self.text_proj = nn.Linear(embedding_size, d_model)
+        self.time_embed = nn.Sequential(
+            nn.Embedding(TIMES, d_model),
+            nn.LayerNorm(d_model),
+            TrainableBezier((d_model,)),
+            nn.Linear(d_model, embedding_size),
+        )
+        self.context_injection = GatedContextInjection(d_model, d_model)
+        self.transformer_blocks = nn.ModuleList(FlowBlock(d_model, n_head) for _ in range(n_layers))
+        self.flow_predictor = nn.Sequential(
+            nn.Conv2d(d_model, d_model, 5, padding=2),
+            TrainableBezier((d_model, 1, 1)),
+            nn.Conv2d(d_model, d_model, 3, padding=1),
+        )
+        self.context_final = nn.Sequential(
+            nn.Conv2d(d_model + 2, d_model, 7, padding=3), TrainableBezier((d_model, 1, 1))
+        )
+
+    def forward(
+        self, packed: Tensor, text_embeddings: Tensor, timesteps: Tensor, latent_size: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Predicts the velocity of the image tokens.
+
+        Args:
+            packed: noised tokens and the clean size token, [B, T + 1, Dv].
+            text_embeddings: [B, embedding_size].
+            timesteps: times in [0, 1], [B].
+            latent_size: (h, w); read from the size token where it is None, which waits for the device.
+
+        Returns:
+            [B, T + 1, Dv], the size token as it came.
+        """
+        latent_size = latent_size or latent_size_of(packed, self.max_hw)
+        x = self.vae_to_dmodel(packed[:, :-1])  # [B, T, D]
+        context, _ = self.ctx_mixer(x[:, : self.ctx_tokens])  # [B, D]
+        time = self.time_embed((timesteps * (TIMES - 1)).round().long())
+        text = self.text_proj(text_embeddings + time)[:, None]  # [B, 1, D]
+        rotary = rotary_2d(*latent_size, self.head_dim, x.device)
+        points = None
+        for block in self.transformer_blocks:
+            x = self.context_injection(x, context)
+            x, points = self._run(block, x, text, rotary, points)  # [B, T, D]
+            context = context + x.mean(dim=1)
+        velocity = self.dmodel_to_vae(x)  # [B, T, Dv]
+        update = self.dmodel_to_vae(self._context_update(x, latent_size))[:, None]  # [B, 1, Dv]
+        velocity = torch.cat([velocity[:, : self.ctx_tokens] + update, velocity[:, self.ctx_tokens :]], dim=1)
+        return torch.cat([velocity, packed[:, -1:]], dim=1)
+
+    def _context_update(self, x: Tensor, latent_size: tuple[int, int]) -> Tensor:
+        """Convolves the token map and pools it, [B, D]."""
+        features = self.flow_predictor(to_map(x, latent_size))
+        return self.context_final(add_coordinates(features)).mean(dim=(2, 3))
+
+    def _run(
+        self,
+        block: nn.Module,
+        x: Tensor,
+        text: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        points: list[Tensor] | None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        if self.checkpointing and self.training:
+            return checkpoint(block, x, text, rotary, points, use_reentrant=False)
+        return block(x, text, rotary, points)

@@ -1,0 +1,225 @@
+"""The VAE of stage 1: `FluxCompressor` packs an image into tokens, `FluxExpander` draws the image back.
+
+Convention: images are `[B, 3, H, W]`, float in [-1, 1], with H and W multiples of 2^downscales. Latents form the packet of
+`fluxflow.models.packet`.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from fluxflow.kernels.conv import Conv2dStride2, ConvTranspose2dStride2
+from fluxflow.models.activations import BezierActivation, TrainableBezier
+from fluxflow.models.conditioning import SPADE, ContextAttentionMixer
+from fluxflow.models.packet import add_coordinates, latent_size_of, pack, to_map, to_tokens
+
+
+def curve() -> BezierActivation:
+    """The Bézier activation of the VAE: t through a sigmoid, control points through SiLU."""
+    return BezierActivation("sigmoid", "silu")
+
+
+def pointwise(in_channels: int, channels: int) -> nn.Sequential:
+    """Two 1×1 convolutions, each with its Bézier curve."""
+    sizes = (in_channels, channels)
+    return nn.Sequential(*(nn.Sequential(nn.Conv2d(size, channels * 5, 1), curve()) for size in sizes))
+
+
+def position_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """Fixed sines and cosines of the row (first half of the channels) and the column, [height·width, dim].
+
+    Vaswani et al., 2017, section 3.5, in two dimensions.
+    """
+
+    def code(length: int, channels: int) -> Tensor:
+        frequency = torch.exp(torch.arange(0, channels, 2, device=device) * (-math.log(10000.0) / channels))
+        angle = torch.arange(length, device=device)[:, None] * frequency
+        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :channels]  # [length, channels]
+
+    rows, columns = code(height, dim - dim // 2), code(width, dim // 2)
+    return torch.cat([rows.repeat_interleave(width, 0), columns.repeat(height, 1)], dim=-1)
+
+
+class TokenAttention(nn.Module):
+    """Pre-norm transformer block over latent tokens, its feed-forward part with a Bézier curve."""
+
+    def __init__(self, dim: int, heads: int, ff_mult: int) -> None:
+        super().__init__()
+        hidden = dim * ff_mult
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.norm2 = nn.LayerNorm(dim)
+        self.ff = nn.Sequential(nn.Linear(dim, hidden * 5), curve(), nn.Linear(hidden, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm1(x)
+        x = x + self.attn(h, h, h, need_weights=False)[0]
+        return x + self.ff(self.norm2(x))
+
+
+class FluxCompressor(nn.Module):
+    """Variational encoder: an image becomes a Gaussian posterior over a latent map, and a sample of it the latent packet.
+
+    Args:
+        in_channels: channels of the image.
+        d_model: channels of the latent, a multiple of `attn_heads`.
+        downscales: halvings of the resolution.
+        max_hw: latent side that the size token calls 1.
+        attn_layers: self-attention layers over the tokens.
+        attn_heads: heads of each.
+        attn_ff_mult: width of their feed-forward part in units of `d_model`.
+        checkpointing: recompute each block in the backward instead of keeping its activations.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        d_model: int = 128,
+        downscales: int = 4,
+        max_hw: int = 1024,
+        attn_layers: int = 4,
+        attn_heads: int = 8,
+        attn_ff_mult: int = 2,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "in_channels": in_channels,
+            "d_model": d_model,
+            "downscales": downscales,
+            "max_hw": max_hw,
+            "attn_layers": attn_layers,
+            "attn_heads": attn_heads,
+            "attn_ff_mult": attn_ff_mult,
+        }
+        self.max_hw, self.checkpointing = max_hw, checkpointing
+        channels = [round(c) for c in torch.linspace(in_channels + 2, max(d_model, 8), downscales + 1).tolist()]
+        stages = list(zip(channels, channels[1:]))
+        self.encoder_first_step = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b * 5, 3, padding=1, bias=False), curve()) for a, b in stages
+        )
+        self.encoder_z = nn.ModuleList(
+            nn.Sequential(Conv2dStride2(b, b * 5, 8, padding=3), curve()) for _, b in stages
+        )
+        self.latent_proj = pointwise(channels[-1], d_model)
+        self.mu_proj = pointwise(d_model, d_model)
+        self.logvar_proj = pointwise(d_model, d_model)
+        self.mu_activation = TrainableBezier((d_model,), -2.0, -0.5, 0.5, 2.0, channel_only=True)
+        self.logvar_activation = TrainableBezier((d_model,), -3.0, -1.0, 1.0, 3.0, channel_only=True)
+        self.token_attn = nn.ModuleList(TokenAttention(d_model, attn_heads, attn_ff_mult) for _ in range(attn_layers))
+
+    def posterior(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and log σ² of the latent map, and the deterministic features that join its tokens; each [B, D, h, w]."""
+        x = add_coordinates(image)  # [B, C + 2, H, W]
+        for refine, halve in zip(self.encoder_first_step, self.encoder_z):
+            x = self._run(refine, x)
+            x = self._run(halve, x)
+        features = self.latent_proj(x)  # [B, D, h, w]
+        mu = self.mu_activation(self.mu_proj(features))
+        logvar = self.logvar_activation(self.logvar_proj(features))
+        return mu, logvar, features
+
+    def tokens(self, z: Tensor, features: Tensor) -> Tensor:
+        """A latent sample with its position and content code through the self-attention, [B, h·w, D]."""
+        code = position_code(*z.shape[2:], z.shape[1], z.device)
+        x = to_tokens(z) + code.to(z.dtype) + to_tokens(features)
+        for block in self.token_attn:
+            x = self._run(block, x)
+        return x
+
+    def forward(
+        self, image: Tensor, training: bool = False, eps: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Encodes images.
+
+        Args:
+            image: [B, C, H, W] in [-1, 1].
+            training: also return the posterior.
+            eps: standard normal noise of the reparameterisation, [B, D, h, w]; drawn where it is None.
+
+        Returns:
+            The packet [B, T + 1, D]; with `training` the tuple (packet, μ, log σ²), the latter two [B, D, h, w].
+        """
+        mu, logvar, features = self.posterior(image)
+        eps = torch.randn_like(mu) if eps is None else eps
+        z = mu + eps * (0.5 * logvar).exp()  # Kingma & Welling, 2014, equation 10
+        packed = pack(self.tokens(z, features), (z.shape[2], z.shape[3]), self.max_hw)
+        return (packed, mu, logvar) if training else packed
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        return checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
+
+
+class UpsampleBlock(nn.Module):
+    """Doubles the resolution: SPADE, transposed convolution, dilated convolution, and a faint nearest-neighbour residual."""
+
+    def __init__(self, channels: int, context_channels: int) -> None:
+        super().__init__()
+        self.spade = SPADE(context_channels, channels)
+        self.conv1 = nn.Sequential(
+            ConvTranspose2dStride2(channels, channels * 5, 16, padding=7),
+            curve(),
+            nn.Conv2d(channels, channels * 5, 5, padding=4, dilation=2),
+            curve(),
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        h = x if context is None else self.spade(x, context)
+        return self.conv1(h) + 0.1 * F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+class FluxExpander(nn.Module):
+    """Decoder: draws the image of a latent packet.
+
+    Args:
+        d_model: channels of the latent.
+        upscales: doublings of the resolution.
+        max_hw: latent side that the size token calls 1.
+        checkpointing: recompute each block in the backward instead of keeping its activations.
+    """
+
+    def __init__(self, d_model: int = 128, upscales: int = 4, max_hw: int = 1024, checkpointing: bool = False) -> None:
+        super().__init__()
+        self.config = {"d_model": d_model, "upscales": upscales, "max_hw": max_hw}
+        self.max_hw, self.checkpointing = max_hw, checkpointing
+        self.upscale = nn.ModuleList(UpsampleBlock(d_model, d_model) for _ in range(upscales))
+        # Nothing depends on the mixer: published checkpoints carry its weights, and so do ours.
+        self.context_mixer = ContextAttentionMixer(d_model).requires_grad_(False)
+        self.to_rgb_conv = nn.Sequential(
+            nn.Conv2d(d_model, 96, 3, padding=1),
+            nn.GroupNorm(8, 96),
+            nn.SiLU(inplace=True),
+            nn.Conv2d(96, 48, 3, padding=1),
+            nn.GroupNorm(8, 48),
+            nn.SiLU(inplace=True),
+            nn.Conv2d(48, 3, 1),
+        )
+        self.rgb_activation = TrainableBezier((3,), p0=-1.0, p3=1.0, channel_only=True)
+
+    def forward(self, packed: Tensor, use_context: bool = True, latent_size: tuple[int, int] | None = None) -> Tensor:
+        """Decodes packets of one size.
+
+        Args:
+            packed: [B, T + 1, D].
+            use_context: let the latent map modulate each block through SPADE.
+            latent_size: (h, w); read from the size token where it is None, which waits for the device.
+
+        Returns:
+            Images [B, 3, H, W], about [-1, 1].
+
+        Raises:
+            ValueError: if the packets differ in size, or their tokens are not h·w.
+        """
+        latent_size = latent_size or latent_size_of(packed, self.max_hw)
+        x = latent = to_map(packed[:, :-1], latent_size)  # [B, D, h, w]
+        for block in self.upscale:
+            x = self._run(block, x, latent if use_context else None)
+        return self.rgb_activation(self.to_rgb_conv(x))
+
+    def _run(self, block: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
+        if self.checkpointing and self.training:
+            return checkpoint(block, x, context, use_reentrant=False)
+        return block(x, context)
