@@ -9,7 +9,8 @@ from fluxflow.checkpoint.model import (
     vae_hash,
 )
 from fluxflow.checkpoint.networks import load_network, save_network
-from fluxflow.checkpoint.runs import find_checkpoint, find_model, read_checkpoint
+from fluxflow.checkpoint.training import read_checkpoint
+from fluxflow.runs import find_checkpoint, find_model
 
 __all__ = [
     "ModelIndex",

@@ -19,9 +19,9 @@ from transformers import AutoTokenizer
 
 from fluxflow.checkpoint.files import AtomicFiles
 from fluxflow.checkpoint.networks import digest, load_network, read_json, stage_network
-from fluxflow.checkpoint.runs import INDEX, find_model, nearby_models
 from fluxflow.errors import CheckpointError
 from fluxflow.models.latent_space import LatentSpace
+from fluxflow.runs import INDEX, find_model, nearby_models
 
 # Component → the class that it must have; None: any tokenizer of transformers.
 COMPONENTS: dict[str, str | None] = {

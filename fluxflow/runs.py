@@ -1,11 +1,10 @@
-"""Finding models and checkpoints in run folders: `outputs/<stage>/<date>_<time>/{model/,checkpoints/}`."""
+"""Finding models and checkpoints in run folders: `outputs/<stage>/<date>_<time>/{model/,checkpoints/}`.
 
-import pickle
+Without torch, so that commands can name their run folder, or refuse one, at once.
+"""
+
 import re
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from fluxflow.errors import CheckpointError
 
@@ -66,24 +65,6 @@ def find_checkpoint(resume: str | Path | None, output_dir: str | Path) -> Path |
             return candidate
     what = f"{path} holds no {LAST}" if path.is_dir() else f"There is no {path}"
     raise CheckpointError(f"resume: {what}. Give a run folder, a .ckpt file, or resume=auto.")
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return the contents of a Lightning checkpoint without running anything that it may hold; tensors are mapped.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or holds more than tensors and plain containers.
-    """
-    if not Path(path).is_file():
-        raise CheckpointError(f"There is no checkpoint {path}.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path} is damaged or no checkpoint of FluxFlow ({reason}).") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise CheckpointError(f"{path} is not a training checkpoint: it has no state_dict.")
-    return content
 
 
 def _newest_checkpoint(output_dir: Path) -> Path | None:

@@ -1,0 +1,27 @@
+"""Reading the checkpoints of a training run: tensors and plain containers only."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fluxflow.errors import CheckpointError
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return the contents of a Lightning checkpoint without running anything that it may hold; tensors are mapped.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds more than tensors and plain containers.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path} is damaged or no checkpoint of FluxFlow ({reason}).") from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise CheckpointError(f"{path} is not a training checkpoint: it has no state_dict.")
+    return content
