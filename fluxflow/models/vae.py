@@ -96,7 +96,7 @@ class FluxCompressor(nn.Module):
             "attn_ff_mult": attn_ff_mult,
         }
         self.max_hw, self.checkpointing = max_hw, checkpointing
-        channels = [round(c) for c in torch.linspace(in_channels + 2, max(d_model, 8), downscales + 1).tolist()]
+        channels = torch.linspace(in_channels + 2, max(d_model, 8), downscales + 1, device="cpu").round().int().tolist()
         stages = list(zip(channels, channels[1:]))
         self.encoder_first_step = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b * 5, 3, padding=1, bias=False), curve()) for a, b in stages

