@@ -3,14 +3,12 @@
 Without torch, so that commands can name their run folder, or refuse one, at once.
 """
 
-import re
 from pathlib import Path
 
 from fluxflow.errors import CheckpointError
 
 INDEX = "model_index.json"
 LAST = Path("checkpoints") / "last.ckpt"
-_DATED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
 
 
 def find_model(path: str | Path) -> Path:
@@ -44,33 +42,24 @@ def nearby_models(path: Path, limit: int = 3) -> str:
     return f"The newest runs with a model: {', '.join(str(index.parent.parent) for index in newest)}."
 
 
-def find_checkpoint(resume: str | Path | None, output_dir: str | Path) -> Path | None:
+def find_checkpoint(resume: str | Path | None, run_dir: str | Path) -> Path | None:
     """Return the checkpoint from which a run goes on, or None for a start from scratch.
 
     Args:
-        resume: None, a checkpoint, a run folder (its last checkpoint), or "auto": the last checkpoint of
-            `output_dir` itself or else, if that is a dated folder, of the newest dated run beside it.
-        output_dir: the folder of the run that starts.
+        resume: None, a checkpoint, a run folder (its last checkpoint), or "auto": the last checkpoint of `run_dir`,
+            if it has one.
+        run_dir: the folder of the run that starts.
 
     Raises:
         CheckpointError: a path was given and holds no checkpoint.
     """
     if resume is None:
         return None
-    if str(resume) == "auto":
-        return _newest_checkpoint(Path(output_dir))
-    path = Path(resume)
+    path = Path(run_dir if str(resume) == "auto" else resume)
     for candidate in (path, path / LAST, path / LAST.name):
         if candidate.is_file():
             return candidate
-    what = f"{path} holds no {LAST}" if path.is_dir() else f"There is no {path}"
-    raise CheckpointError(f"resume: {what}. Give a run folder, a .ckpt file, or resume=auto.")
-
-
-def _newest_checkpoint(output_dir: Path) -> Path | None:
-    if (output_dir / LAST).is_file():
-        return output_dir / LAST
-    if not _DATED.fullmatch(output_dir.name):  # runs beside a sweep's job or a named run are other experiments
+    if str(resume) == "auto":
         return None
-    runs = sorted((run for run in output_dir.parent.glob("*") if _DATED.fullmatch(run.name)), reverse=True)
-    return next((run / LAST for run in runs if (run / LAST).is_file()), None)
+    what = f"{path} holds no {LAST}" if path.is_dir() else f"there is no {path}"
+    raise CheckpointError(f"resume: {what}. Give a run folder, a .ckpt file, or resume=auto.")

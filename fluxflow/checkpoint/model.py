@@ -58,13 +58,16 @@ def save_model(
 
     Args:
         folder: where `model_index.json` goes.
-        components: of `COMPONENTS`, those that exist; compressor and expander always. None counts as absent.
+        components: of `COMPONENTS`, those that exist; compressor and expander always. None counts as absent, and
+            the tokenizer is the text encoder's own unless another is given.
         latent_mean: mean of each latent channel, [D].
         latent_std: deviation of each latent channel, [D].
         sample_size: side, or height and width, in pixels, of the training images: the default size of samples.
     """
     folder = Path(folder)
     present = {name: component for name, component in components.items() if component is not None}
+    if "text_encoder" in present:
+        present.setdefault("tokenizer", present["text_encoder"].tokenizer)
     _check_components(present)
     mean, std = _statistic(latent_mean), _statistic(latent_std)
     index: dict[str, Any] = {"_class_name": "FluxFlowPipeline", "_diffusers_version": diffusers.__version__}
@@ -162,6 +165,8 @@ def _stage_component(name: str, component: Any, folder: Path, files: AtomicFiles
 
 def _load_components(index: ModelIndex, names: Sequence[str]) -> dict[str, Any]:
     components = {name: _load_component(name, index.folder) for name in names}
+    if "text_encoder" in components:
+        components["text_encoder"].tokenizer = components.get("tokenizer")
     found = _hash(components["compressor"], components["expander"], *_statistics(index))
     if found != index.vae_hash:
         raise CheckpointError(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fluxflow.checkpoint.files import AtomicFiles
@@ -53,8 +53,9 @@ def stage_network(network: nn.Module, folder: Path, files: AtomicFiles) -> None:
     for file, tensors in _split(name, network.state_dict()).items():
         sha = digest(tensors)
         if _written_digest(folder / file) != sha:
-            tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-            save_file(tensors, files.target(folder / file), metadata={"format": "pt", "sha256": sha})
+            tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+            # safetensors' own save_file would make the file private to its writer, whatever the umask
+            files.target(folder / file).write_bytes(save(tensors, metadata={"format": "pt", "sha256": sha}))
     config = {"_class_name": name, **_config_of(network)}
     files.target(folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -110,9 +111,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _config_of(network: nn.Module) -> dict[str, Any]:
+    """Return the constructor arguments without the folder from which transformers once took a backbone's weights."""
     config = network.config
     assert isinstance(config, dict)
-    return config
+    return {
+        key: {k: v for k, v in value.items() if k != "_name_or_path"} if isinstance(value, dict) else value
+        for key, value in config.items()
+    }
 
 
 def _split(class_name: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

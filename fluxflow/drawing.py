@@ -1,0 +1,163 @@
+"""What `sample.py` does: prompts × seeds of a flow, or originals beside the reconstructions of a VAE, as PNG files."""
+
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from fluxflow import __version__
+from fluxflow.checkpoint import load_vae, read_index
+from fluxflow.errors import ConfigError, DataError
+from fluxflow.pictures import grid, reconstruction_sheet, save_png
+from fluxflow.pipeline import FluxFlowPipeline
+from fluxflow.runs import nearby_models
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What to draw; the fields are the keys of configs/sample.yaml, which explains them."""
+
+    run: str | None
+    prompts: list[str]
+    prompts_file: str | None
+    negative_prompt: str
+    seeds: list[int]
+    steps: int
+    guidance: float
+    height: int | None
+    width: int | None
+    images: str | None
+    count: int
+    device: str
+    out: str | None
+
+
+def draw(drawing: Drawing) -> Path:
+    """Draw what the model of `drawing.run` can draw, say what goes on, and return the sheet that was written.
+
+    Raises:
+        ConfigError: a value that cannot work.
+        CheckpointError: no model there, or a damaged one.
+        DataError: prompts or pictures that cannot be read.
+    """
+    if drawing.run is None:
+        raise ConfigError(f"run is missing: run=<run or model folder>. {nearby_models(Path('outputs'))}")
+    index = read_index(drawing.run)
+    out = Path(drawing.out) if drawing.out else index.folder.parent / "samples"
+    path = (draw_prompts if "flow_processor" in index.components else draw_reconstructions)(drawing, out)
+    print(f"Written: {path}")
+    return path
+
+
+def draw_prompts(drawing: Drawing, out: Path) -> Path:
+    """Write one PNG a prompt and seed, and all of them as `grid.png` with a row a prompt and a column a seed."""
+    prompts = read_prompts(Path(drawing.prompts_file)) if drawing.prompts_file else drawing.prompts
+    if not prompts or not drawing.seeds:
+        raise ConfigError("prompts and seeds need at least one value each.")
+    pipeline = FluxFlowPipeline.from_pretrained(str(drawing.run)).to(device_of(drawing.device))
+    pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
+    rows: list[Sequence[Image]] = []
+    for number, prompt in enumerate(prompts, start=1):
+        start = time.perf_counter()
+        pictures = pipeline(
+            [prompt] * len(drawing.seeds),
+            negative_prompt=drawing.negative_prompt,
+            height=drawing.height,
+            width=drawing.width,
+            num_inference_steps=drawing.steps,
+            guidance_scale=drawing.guidance,
+            generator=[torch.Generator().manual_seed(seed) for seed in drawing.seeds],
+        ).images
+        for seed, picture in zip(drawing.seeds, pictures, strict=True):
+            save_png(picture, out / f"{number:03d}_{slug(prompt)}_seed{seed}.png", metadata(drawing, prompt, seed))
+        rows.append(pictures)
+        print(f"[{number}/{len(prompts)}] {prompt}: {len(pictures)} pictures in {time.perf_counter() - start:.1f} s")
+    columns = [f"seed {seed}" for seed in drawing.seeds]
+    title = f"{drawing.run}: {drawing.steps} steps, guidance {drawing.guidance:g}"
+    save_png(grid(rows, prompts, columns, title), out / "grid.png", metadata(drawing, prompts, drawing.seeds))
+    return out / "grid.png"
+
+
+def draw_reconstructions(drawing: Drawing, out: Path) -> Path:
+    """Write held-out pictures above their reconstructions as `reconstructions.png`."""
+    index = read_index(str(drawing.run))
+    if index.sample_size is None:
+        raise ConfigError(f"{index.folder} does not say at which size it was trained; train it again.")
+    images, captions = held_out(drawing.images, index.sample_size[0], drawing.count)
+    device = device_of(drawing.device)
+    space = load_vae(index.folder).to(device)
+    with torch.no_grad():
+        drawn = [space.reconstruct(part.to(device)).cpu() for part in images.split(8)]
+    sheet = reconstruction_sheet(images, torch.cat(drawn), captions, f"{drawing.run}: pictures and reconstructions")
+    save_png(sheet, out / "reconstructions.png", {"model": drawing.run, "software": f"fluxflow {__version__}"})
+    return out / "reconstructions.png"
+
+
+def held_out(source: str | None, size: int, count: int) -> tuple[Tensor, list[str]]:
+    """Return the first `count` pictures [B, 3, size, size] in [-1, 1] of a source, and their captions.
+
+    Args:
+        source: a folder of pictures with captions, or shards; None: the validation part of the demo.
+        size: side of the square pictures, in pixels.
+        count: pictures at most.
+    """
+    from fluxflow.data.folder import FolderReader
+    from fluxflow.data.records import Part
+    from fluxflow.data.shards import ShardReader, demo_shards
+    from fluxflow.data.stream import ValidationStream, collate
+    from fluxflow.data.transforms import SquareTransform
+
+    if source is None:
+        reader = demo_shards("val")
+    else:
+        plain = Path(source).is_dir() and not any(Path(source).glob("*.tar"))
+        reader = FolderReader(source) if plain else ShardReader(source)
+    reader.open()
+    batch = collate(list(ValidationStream(reader, Part(), SquareTransform(size), batch_size=count, limit=count)))
+    return batch["image"] / 127.5 - 1, batch["caption"]
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Return the lines of a text file that are not empty."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"prompts_file {path} cannot be read: {error}.") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise DataError(f"prompts_file {path} holds no prompt: write one a line.")
+    return prompts
+
+
+def metadata(drawing: Drawing, prompt: str | list[str], seed: int | list[int]) -> dict[str, object]:
+    """Return what a PNG says about how it was drawn."""
+    return {
+        "prompt": prompt,
+        "negative_prompt": drawing.negative_prompt,
+        "seed": seed,
+        "steps": drawing.steps,
+        "guidance_scale": drawing.guidance,
+        "model": drawing.run,
+        "software": f"fluxflow {__version__}",
+    }
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device called `name`; "auto" is the first GPU, or else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={name} cannot be used here; try device=cpu or device=auto.") from error
+
+
+def slug(text: str, length: int = 40) -> str:
+    """Return `text` as part of a file name."""
+    return re.sub(r"[^\w]+", "-", text.lower()).strip("-")[:length].strip("-") or "empty"
