@@ -1,5 +1,7 @@
 """Independent ways to compute what the code computes: slow, in float64, from the textbook."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ def activate(x: Tensor, name: str | None) -> Tensor:
 def de_casteljau(t: Tensor, points: list[Tensor]) -> Tensor:
     """The point at t of the Bézier curve of any degree: neighbours are interpolated until one is left."""
     while len(points) > 1:
-        points = [(1 - t) * a + t * b for a, b in zip(points, points[1:])]
+        points = [(1 - t) * a + t * b for a, b in pairwise(points)]
     return points[0]
 
 

@@ -1,0 +1,127 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fluxflow.models.attention import rotary_2d
+from fluxflow.models.flow import FlowBlock, FluxFlowProcessor
+from fluxflow.models.packet import pack
+from tests.oracles import activate, de_casteljau
+
+
+def tiny_flow(**options: bool) -> FluxFlowProcessor:
+    return FluxFlowProcessor(d_model=16, vae_dim=6, embedding_size=10, n_head=2, n_layers=3, **options)
+
+
+def inputs(size: tuple[int, int] = (3, 4), batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    packed = pack(torch.randn(batch, size[0] * size[1], 6), size, 1024)
+    return packed, torch.randn(batch, 10), torch.rand(batch)
+
+
+def pillar_oracle(pillar: nn.Module, x: Tensor) -> Tensor:
+    """Three times SiLU(Wx + b), in float64."""
+    weights = [parameter.detach().double() for parameter in pillar.parameters()]
+    assert len(weights) == 6
+    for weight, bias in zip(weights[::2], weights[1::2], strict=True):
+        x = activate(x @ weight.T + bias, "silu")
+    return x
+
+
+@pytest.mark.parametrize("chained", [False, True])
+def test_block_ends_in_a_curve_over_its_pillars(chained):
+    """With attention, text and feed-forward silenced, a block is de Casteljau over the pillars of the gated tokens."""
+    block = FlowBlock(8, 2)
+    for layer in (block.self_attn.out_proj, block.cross_attn.out_proj, block.ffn[0]):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    x, text = torch.randn(2, 6, 8), torch.randn(2, 1, 8)
+    previous = list(torch.randn(4, 2, 6, 8)) if chained else None
+    y, points = block(x, text, rotary_2d(2, 3, 4, x.device), previous)
+    gate = activate(x.double(), "sigmoid")
+    pillars = (block.p0, block.p1, block.p2, block.p3)
+    expected = [
+        pillar_oracle(pillar, gate if previous is None else gate * previous[k]) for k, pillar in enumerate(pillars)
+    ]
+    for point, reference in zip(points, expected, strict=True):
+        torch.testing.assert_close(point.double(), reference, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(y.double(), de_casteljau(gate, expected), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(3, 4), (1, 1), (1, 5), (8, 2)])
+def test_size_token_passes_through(size):
+    packed, text, time = inputs(size)
+    velocity = tiny_flow()(packed, text, time)
+    assert velocity.shape == packed.shape
+    assert torch.equal(velocity[:, -1], packed[:, -1])
+
+
+def test_latent_size_given_equals_latent_size_read():
+    flow = tiny_flow()
+    packed, text, time = inputs()
+    assert torch.equal(flow(packed, text, time), flow(packed, text, time, latent_size=(3, 4)))
+    assert not torch.equal(flow(packed, text, time), flow(packed, text, time, latent_size=(4, 3)))
+
+
+def test_mixed_sizes_are_refused():
+    packed, text, time = inputs()
+    packed[1] = pack(packed[1:, :-1], (4, 3), 1024)[0]
+    with pytest.raises(ValueError, match="one size"):
+        tiny_flow()(packed, text, time)
+
+
+def test_every_time_step_has_its_own_row():
+    """t / 999 for t = 0…999 reaches row t of the time embedding."""
+    flow = tiny_flow()
+    seen: list[Tensor] = []
+    flow.time_embed[0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    packed, text, _ = inputs((1, 2), batch=1000)
+    flow(packed, text, torch.arange(1000) / 999)
+    assert torch.equal(seen[0], torch.arange(1000))
+
+
+def test_items_of_a_batch_do_not_touch():
+    flow = tiny_flow()
+    packed, text, time = inputs(batch=3)
+    alone = torch.cat([flow(packed[i : i + 1], text[i : i + 1], time[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(flow(packed, text, time), alone, atol=1e-6, rtol=1e-5)
+
+
+def test_every_token_sees_text_time_and_every_other_token():
+    flow = tiny_flow().double()
+    packed, text, time = (x.double() for x in inputs(batch=1))
+    leaf, text = packed.clone().requires_grad_(), text.requires_grad_()
+    velocity = flow(leaf, text, time)
+    for token in range(12):
+        by_token, by_text = torch.autograd.grad(velocity[0, token].sum(), [leaf, text], retain_graph=True)
+        assert (by_token[0, :12].abs().sum(dim=-1) > 0).all()
+        assert (by_text != 0).any()
+    later = flow(packed, text, 1 - time)
+    assert ((later - velocity)[0, :12].abs().sum(dim=-1) > 0).all()
+
+
+def test_checkpointing_changes_neither_outputs_nor_gradients():
+    plain, frugal = tiny_flow().train(), tiny_flow(checkpointing=True).train()
+    frugal.load_state_dict(plain.state_dict())
+    packed, text, time = inputs()
+    results = []
+    for flow in (plain, frugal):
+        leaf = packed.clone().requires_grad_()
+        velocity = flow(leaf, text, time)
+        gradients = torch.autograd.grad(velocity.square().sum(), [leaf, *flow.parameters()], allow_unused=True)
+        results.append([velocity, *(g for g in gradients if g is not None)])
+    for value, expected in zip(*results, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_only_the_queries_over_one_key_stay_without_gradient():
+    flow = tiny_flow()
+    flow(*inputs()).square().sum().backward()
+    silent = {name for name, parameter in flow.named_parameters() if parameter.grad is None}
+    assert all(".cross_attn.q_proj." in name for name in silent)
+
+
+def test_config_rebuilds_the_network():
+    flow = tiny_flow()
+    twin = FluxFlowProcessor(**flow.config)
+    twin.load_state_dict(flow.state_dict())
+    arguments = inputs()
+    assert torch.equal(twin(*arguments), flow(*arguments))
