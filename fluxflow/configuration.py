@@ -1,0 +1,158 @@
+"""What a config must satisfy before any work starts, and the sentences for what does not. Knows neither Hydra nor torch."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fluxflow.errors import ConfigError
+from fluxflow.runs import LAST, find_checkpoint
+
+VAE_MODULE = "fluxflow.training.VAELitModule"
+MODEL_VERSIONS = ("0.3.0",)
+MATMUL_PRECISIONS = ("highest", "high", "medium")
+SMALLEST = {
+    "seed": 0, "steps": 1, "log_every": 1, "val_every": 1, "save_every": 1, "preview_every": 1,
+    "data.image_size": 1, "data.batch_size": 1, "data.num_workers": 0,
+}  # fmt: skip
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a mapping or null"}
+
+
+def check(config: dict[str, Any], reference: dict[str, Any]) -> None:
+    """Refuse a resolved training config that cannot work.
+
+    Args:
+        config: root keys of configs/train.yaml and its groups, plain containers.
+        reference: the same choice of groups without any other override: the keys and types that exist.
+
+    Raises:
+        ConfigError: an unknown key, a value of another type or out of range, or keys that exclude each other.
+    """
+    check_keys(config, reference)
+    check_ranges(config)
+    check_combinations(config)
+
+
+def check_keys(config: dict[str, Any], reference: dict[str, Any], prefix: str = "") -> None:
+    """Refuse keys that `reference` lacks and values of another type; the arguments of an object are its own affair."""
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if name not in reference:
+            if "_target_" not in config and reference:
+                raise ConfigError(unknown_key(key, dotted(reference, prefix)))
+            continue
+        if value == "???":
+            raise ConfigError(f"{key} has no value: give {key}=.")
+        expected = reference[name]
+        if value is None or expected is None:
+            continue
+        if not _fits(value, expected):
+            raise ConfigError(f"{key} must be {KINDS[type(expected)]}, not {value!r}.")
+        if isinstance(value, dict):
+            check_keys(value, expected, f"{key}.")
+
+
+def check_ranges(config: dict[str, Any]) -> None:
+    """Refuse numbers and choices out of range."""
+    model = {f"model.{name}": 1 for name, value in config["model"].items() if not isinstance(value, (bool, str))}
+    for key, smallest in (SMALLEST | model).items():
+        value = select(config, key)
+        if value is None or value < smallest:
+            raise ConfigError(f"{key} must be at least {smallest}, not {'null' if value is None else value}.")
+    for key, choices in {"model.version": MODEL_VERSIONS, "matmul_precision": MATMUL_PRECISIONS}.items():
+        if (value := str(select(config, key))) not in choices:
+            raise ConfigError(unknown_value(key, value, choices))
+
+
+def check_combinations(config: dict[str, Any]) -> None:
+    """Refuse keys that exclude each other."""
+    factor, size = 2 ** config["model"]["downscales"], config["data"]["image_size"]
+    if size % factor:
+        below, above = size // factor * factor, (size // factor + 1) * factor
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise ConfigError(f"data.image_size={size} is not a multiple of {factor} (2^model.downscales): take {nearest}.")
+    if config["stage"]["_target_"] == VAE_MODULE:
+        if str(config["trainer"]["precision"]).startswith("16"):
+            raise ConfigError("stage=vae trains a GAN, which precision=fp16 cannot: take precision=bf16 or fp32.")
+        if config["trainer"]["strategy"] == "fsdp":
+            raise ConfigError("strategy=fsdp is for stage=flow alone: take strategy=ddp for stage=vae.")
+    elif config["vae"] is None:
+        raise ConfigError("stage=flow needs the VAE of stage 1: give vae=<its run or model folder>.")
+
+
+def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: Path) -> None:
+    """Refuse the checkpoint of another model or stage.
+
+    Args:
+        checkpoint: the config that the checkpoint holds.
+        config: the config of this run.
+        path: where the checkpoint lies, for the message.
+
+    Raises:
+        ConfigError: the message names the keys that differ.
+    """
+    there, here = ({"stage": c["stage"]["_target_"].split(".")[-1], "model": c["model"]} for c in (checkpoint, config))
+    differing = [key for key in dotted(here) if select(there, key) != select(here, key)]
+    if differing:
+        what = ", ".join(f"{key} is {select(there, key)} there and {select(here, key)} here" for key in differing)
+        raise ConfigError(f"{path} is of another model: {what}. Repeat the options of that run, or leave out resume.")
+
+
+def run_folder(stage_dir: str, name: str, resume: str | None) -> str:
+    """Return the folder of a run: the one whose checkpoint it continues, or else `<stage_dir>/<name>`.
+
+    Raises:
+        CheckpointError: `resume` is a path that holds no checkpoint.
+    """
+    new = Path(stage_dir) / str(name)
+    checkpoint = find_checkpoint(resume, new)
+    if checkpoint is None or checkpoint.parent.name != LAST.parent.name:
+        return str(new)
+    return str(checkpoint.parents[1])
+
+
+def unknown_key(key: str, valid: Iterable[str]) -> str:
+    """Return the sentence for a key that does not exist: `valid` holds the dotted keys that do."""
+    valid = list(valid)
+    parent, _, name = key.rpartition(".")
+    same_name = [other for other in valid if other.rpartition(".")[2] == name]
+    siblings = {other.rpartition(".")[2]: other for other in valid if other.rpartition(".")[0] == parent}
+    near = same_name[:3] or [siblings[n] for n in difflib.get_close_matches(name, siblings, n=2)]
+    return f"unknown key '{key}'{_did_you_mean(near or difflib.get_close_matches(key, valid, n=1))}"
+
+
+def unknown_value(key: str, value: str, valid: Iterable[str]) -> str:
+    """Return the sentence for a choice that does not exist."""
+    valid = list(valid)
+    return f"unknown value '{value}' for '{key}'{_did_you_mean(difflib.get_close_matches(value, valid, n=1))} " + (
+        f"({', '.join(valid)})"
+    )
+
+
+def dotted(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of nested dicts, parents before their children."""
+    for name, value in config.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{name}.")
+
+
+def select(config: dict[str, Any], key: str) -> Any:
+    """Return the value of a dotted key of nested dicts, None where it is absent."""
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    if isinstance(expected, (bool, int, float)):
+        kinds = {bool: (bool,), int: (int,), float: (int, float)}[type(expected)]
+        return isinstance(value, kinds) and isinstance(value, bool) == isinstance(expected, bool)
+    if isinstance(expected, (list, dict)):
+        return isinstance(value, type(expected))
+    return not isinstance(value, dict)
+
+
+def _did_you_mean(near: list[str]) -> str:
+    return f": did you mean {' or '.join(repr(name) for name in near)}?" if near else "."

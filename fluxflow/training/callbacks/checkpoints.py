@@ -1,0 +1,66 @@
+"""Saving a run: `checkpoints/` to go on from, `model/` to be used."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from fluxflow.checkpoint import save_model
+from fluxflow.training.ema import averaged
+
+
+class Checkpoints(Callback):
+    """Saves `last.ckpt` and the model folder every so many steps, at the end and when interrupted; `best.ckpt` too.
+
+    Args:
+        run_dir: the folder of the run.
+        every: steps between two saves.
+        monitor: the validation metric whose smallest value makes `best.ckpt`.
+    """
+
+    def __init__(self, run_dir: str | Path, every: int, monitor: str = "val/loss") -> None:
+        self.run_dir = Path(run_dir)
+        self.every = every
+        self.monitor = monitor
+        self.best = math.inf
+        self._saved = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step % self.every == 0 or step >= trainer.max_steps or trainer.should_stop:
+            self._save(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is not None and float(value) < self.best:
+            self.best = float(value)
+            trainer.save_checkpoint(self.run_dir / "checkpoints" / "best.ckpt")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer, pl_module)  # a signal between two steps
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._export(trainer, pl_module)  # what the module measures at the end of training is part of the model
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step > self._saved:
+            self._saved = trainer.global_step
+            trainer.save_checkpoint(self.run_dir / "checkpoints" / "last.ckpt")
+            self._export(trainer, pl_module)
+
+    def _export(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            with averaged(trainer, pl_module):
+                save_model(self.run_dir / "model", sample_size=trainer.datamodule.image_size, **pl_module.exported_model())

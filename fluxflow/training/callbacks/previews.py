@@ -1,0 +1,126 @@
+"""Pictures of what a run has learned so far: always the same ones, drawn with the averaged weights."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
+from torch import Tensor
+
+from fluxflow.pictures import grid, reconstruction_sheet
+from fluxflow.pipeline import FluxFlowPipeline
+from fluxflow.training.ema import averaged
+
+
+class Previews(Callback, ABC):
+    """Saves a sheet every so many steps and at the end, and shows it in TensorBoard or W&B where they are in use.
+
+    Args:
+        folder: where `step_000500.png` goes.
+        every: steps between two sheets.
+        count: held-out images that the sheets show, or whose captions they draw.
+    """
+
+    def __init__(self, folder: str | Path, every: int, count: int = 8) -> None:
+        self.folder = Path(folder)
+        self.every = every
+        self.count = count
+        self.images = torch.empty(0)
+        self.captions: list[str] = []
+        self._drawn = 0
+
+    @abstractmethod
+    def draw(self, trainer: Trainer, pl_module: LightningModule, title: str) -> Image.Image:
+        """Return the sheet."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._drawn = trainer.global_step
+        images, captions = [], []
+        for batch in trainer.datamodule.val_dataloader():
+            images += list(batch["image"])
+            captions += batch["caption"]
+            if len(captions) >= self.count:
+                break
+        self.images = torch.stack(images[: self.count])
+        self.captions = captions[: self.count]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        due = step % self.every == 0 or step >= trainer.max_steps
+        if due and step > self._drawn and trainer.is_global_zero:
+            self._drawn = step
+            self._show(trainer, pl_module, step)
+
+    def _show(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        training = pl_module.training
+        pl_module.eval()
+        with torch.no_grad(), averaged(trainer, pl_module):
+            sheet = self.draw(trainer, pl_module, f"step {step}")
+        pl_module.train(training)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sheet.save(self.folder / f"step_{step:06d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("preview", _pixels(sheet), step)
+            elif isinstance(logger, WandbLogger):
+                logger.log_image("preview", [sheet], step)
+
+
+class Reconstructions(Previews):
+    """Stage 1: held-out images above their reconstructions."""
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule, title: str) -> Image.Image:
+        """Return originals, reconstructions and the PSNR of each."""
+        images = to_unit(self.images.to(pl_module.device))
+        return reconstruction_sheet(images, pl_module.latent_space.reconstruct(images), self.captions, title)
+
+
+class Samples(Previews):
+    """Stage 2: one row a prompt, one column a seed.
+
+    Args:
+        folder: where `step_000500.png` goes.
+        every: steps between two sheets.
+        prompts: captions to draw; the first `count` held-out ones by default.
+        count: how many held-out captions.
+        seeds: columns.
+        steps: of the sampler.
+        guidance: scale of classifier-free guidance.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        every: int,
+        prompts: list[str] | None = None,
+        count: int = 6,
+        seeds: int = 4,
+        steps: int = 20,
+        guidance: float = 5.0,
+    ) -> None:
+        super().__init__(folder, every, count)
+        self.prompts = prompts
+        self.seeds = range(seeds)
+        self.steps = steps
+        self.guidance = guidance
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule, title: str) -> Image.Image:
+        """Return the grid, drawn by the pipeline that users have."""
+        pipeline = FluxFlowPipeline(**pl_module.exported_model(), sample_size=trainer.datamodule.image_size)
+        pipeline.set_progress_bar_config(disable=True)
+        prompts = self.prompts or self.captions
+        rows = [
+            pipeline(
+                [prompt] * len(self.seeds),
+                num_inference_steps=self.steps,
+                guidance_scale=self.guidance,
+                generator=[torch.Generator().manual_seed(seed) for seed in self.seeds],
+            ).images
+            for prompt in prompts
+        ]
+        return grid(rows, prompts, [f"seed {seed}" for seed in self.seeds], title)

@@ -1,0 +1,20 @@
+"""Train one stage: `python train.py stage=vae`, then `python train.py stage=flow vae=outputs/vae/<run>`.
+
+Every key of configs/ is set as key=value; `--help` lists the groups, `--cfg job` prints the config, `-m` sweeps.
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from fluxflow import build
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+@build.job
+def main(config: DictConfig) -> None:
+    """Train the stage that `config` describes."""
+    build.train(config)
+
+
+if __name__ == "__main__":
+    build.run(main)
