@@ -1,5 +1,17 @@
 """Captioned pictures: reading shards and folders, transforms, the Lightning DataModule and the prepare command."""
 
-from .datamodule import DataModule
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .datamodule import DataModule
 
 __all__ = ["DataModule"]
+
+
+def __getattr__(name: str) -> type:
+    # Lightning comes with DataModule alone: sampling and the prepare command read pictures without it
+    if name == "DataModule":
+        from .datamodule import DataModule
+
+        return DataModule
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,158 @@
+"""The import directions of docs/architecture.md, read from the source."""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = [ROOT / "train.py", ROOT / "sample.py", *sorted((ROOT / "fluxflow").rglob("*.py"))]
+HEAVY = {"torch", "lightning", "transformers", "diffusers", "torchmetrics", "webdataset", "numpy"}
+DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow"}  # of the imported names that differ
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def statements(tree: ast.AST, on_demand: bool) -> list[ast.stmt]:
+    """The import statements outside `if TYPE_CHECKING`; those of functions, which import on demand, with or without."""
+    found = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.FunctionDef) and (not on_demand or node.name == "__getattr__"):
+            continue
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found.append(node)
+        found += statements(node, on_demand)
+    return found
+
+
+@cache
+def imports(module: str, on_demand: bool = True) -> frozenset[str]:
+    """The modules that a module names, and for `from package import name` also package.name where that is a module."""
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    names = set()
+    for node in statements(ast.parse(path.read_text(encoding="utf-8")), on_demand):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            source = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            names |= {source} | {f"{source}.{alias.name}" for alias in node.names} & set(MODULES)
+    return frozenset(names)
+
+
+def closure(module: str, on_demand: bool = True) -> set[str]:
+    """Everything that is imported with a module, packages above it and what its imports import included."""
+    seen, waiting = set(), {module}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
+        named = imports(name, on_demand and name != "fluxflow.build") if name in MODULES else set()
+        waiting |= (parents | named) - seen
+    return seen
+
+
+def roots(names: set[str] | frozenset[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def foreign(module: str) -> set[str]:
+    """The third-party packages that a module names."""
+    return roots(imports(module)) - set(sys.stdlib_module_names) - {"fluxflow"}
+
+
+def inside(package: str) -> list[str]:
+    """The modules of a package, or the module of that name."""
+    found = [module for module in MODULES if f"{module}.".startswith(f"{package}.")]
+    assert found, package
+    return found
+
+
+def importers(package: str) -> set[str]:
+    return {module for module in MODULES if package in foreign(module)}
+
+
+@pytest.mark.parametrize("package", ["fluxflow.losses", "fluxflow.diffusion", "fluxflow.kernels"])
+def test_mathematics_imports_torch_alone(package):
+    for module in inside(package):
+        allowed = {"torch", "diffusers"} if module == "fluxflow.diffusion.sampler" else {"torch"}
+        assert foreign(module) <= allowed, module
+        assert all(name.startswith(package) for name in imports(module) if name.startswith("fluxflow")), module
+
+
+def test_lightning_is_known_to_training_and_the_datamodule():
+    allowed = {*inside("fluxflow.training"), "fluxflow.data.datamodule"}
+    assert importers("lightning") <= allowed
+    assert importers("pytorch_lightning") == set()
+
+
+def test_hydra_is_known_to_the_commands_and_the_builder():
+    assert importers("hydra") <= {"train", "sample", "fluxflow.build"}
+
+
+@pytest.mark.parametrize(
+    ("lower", "higher"),
+    [
+        ("fluxflow.kernels", "fluxflow.models"),
+        ("fluxflow.models", "fluxflow.training"),
+        ("fluxflow.models", "fluxflow.data"),
+        ("fluxflow.models", "fluxflow.diffusion"),
+        ("fluxflow.models", "fluxflow.losses"),
+        ("fluxflow.data", "fluxflow.models"),
+        ("fluxflow.data", "fluxflow.training"),
+        ("fluxflow.checkpoint", "fluxflow.training"),
+        ("fluxflow.pipeline", "fluxflow.training"),
+        ("fluxflow.pictures", "fluxflow.models"),
+        ("fluxflow.training", "fluxflow.build"),
+        ("fluxflow", "train"),
+        ("fluxflow", "sample"),
+    ],
+)
+def test_imports_go_one_way(lower, higher):
+    for module in inside(lower):
+        assert not any(f"{name}.".startswith(f"{higher}.") for name in imports(module)), module
+
+
+def test_pipeline_and_drawing_reach_no_training():
+    """Not through others either; what the builder imports on demand, it imports for train.py."""
+    reached = closure("sample", on_demand=True)
+    assert {"fluxflow.pipeline", "fluxflow.data.shards"} <= reached
+    assert not any(name.startswith("fluxflow.training") for name in reached)
+    assert "lightning" not in roots(reached)
+
+
+def test_commands_answer_without_heavy_imports():
+    """--help, --cfg and completion run what train.py and sample.py import at their top."""
+    for command in ("train", "sample"):
+        assert roots(closure(command, on_demand=False)) & HEAVY == set(), command
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, fluxflow; print(*sorted(sys.modules))"
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert roots(set(output.split())) & HEAVY == set()
+
+
+def test_torchvision_is_never_imported():
+    assert importers("torchvision") == set()
+
+
+def test_what_is_imported_is_declared():
+    """Required dependencies cover all imports of the package: a transitive one may leave with the next release."""
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[<>=!~\[ ]", requirement)[0].replace("-", "_") for requirement in project["dependencies"]}
+    imported = {DISTRIBUTIONS.get(name, name).replace("-", "_") for module in MODULES for name in foreign(module)}
+    assert imported <= declared
