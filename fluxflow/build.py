@@ -80,8 +80,11 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
 def explain(error: Exception) -> str:
     """Return what is wrong with a command line, with the nearest valid names."""
     cause = error.__cause__
-    if isinstance(error, OmegaConfBaseException) and isinstance(error.cause, FluxFlowError):
-        return str(error.cause)
+    origin: BaseException = error
+    while origin.__context__ is not None:
+        origin = origin.__context__
+    if isinstance(origin, FluxFlowError):  # raised while an interpolation was resolved
+        return str(origin)
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, value = error.missing_cfg_file.rpartition("/")
         return configuration.unknown_value(group, value, error.options)
@@ -145,7 +148,7 @@ def build(node: DictConfig, **arguments: Any) -> Any:
     Raises:
         ConfigError: a target that is not allowed, or arguments that its constructor refuses.
     """
-    shipped = _shipped_targets()
+    shipped = shipped_targets()
     for target in _targets(OmegaConf.to_container(node, resolve=True)):
         if target not in shipped and not OPTIMIZER.fullmatch(target):
             raise ConfigError(configuration.unknown_value("_target_", target, sorted(shipped)))
@@ -169,6 +172,13 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+@functools.cache
+def shipped_targets() -> frozenset[str]:
+    """Return every `_target_` of the shipped configs: what a config may instantiate, optimizers of torch aside."""
+    texts = (file.read_text(encoding="utf-8") for file in CONFIGS.rglob("*.yaml"))
+    return frozenset(name for text in texts for name in re.findall(r"_target_:\s*([\w.]+)", text))
+
+
 def sizes(overrides: list[str]) -> dict[str, int]:
     """Return the number of parameters of each network of the config that `overrides` choose; nothing is allocated."""
     raise NotImplementedError(overrides)
@@ -179,12 +189,6 @@ def _reference() -> DictConfig:
     choices = HydraConfig.get().runtime.choices
     groups = [f"{group}={name}" for group, name in choices.items() if name and not str(group).startswith("hydra/")]
     return compose(HydraConfig.get().job.config_name, overrides=groups)
-
-
-@functools.cache
-def _shipped_targets() -> frozenset[str]:
-    texts = (file.read_text(encoding="utf-8") for file in CONFIGS.rglob("*.yaml"))
-    return frozenset(name for text in texts for name in re.findall(r"_target_:\s*([\w.]+)", text))
 
 
 def _targets(node: Any) -> list[str]:

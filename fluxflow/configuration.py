@@ -1,13 +1,15 @@
 """What a config must satisfy before any work starts, and the sentences for what does not. Knows neither Hydra nor torch."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fluxflow.errors import ConfigError
+from fluxflow.errors import CheckpointError, ConfigError
 from fluxflow.runs import LAST, find_checkpoint
 
+DATED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
 VAE_MODULE = "fluxflow.training.VAELitModule"
 MODEL_VERSIONS = ("0.3.0",)
 MATMUL_PRECISIONS = ("highest", "high", "medium")
@@ -89,22 +91,31 @@ def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: P
         path: where the checkpoint lies, for the message.
 
     Raises:
-        ConfigError: the message names the keys that differ.
+        CheckpointError: the message names the keys that differ.
     """
     there, here = ({"stage": c["stage"]["_target_"].split(".")[-1], "model": c["model"]} for c in (checkpoint, config))
-    differing = [key for key in dotted(here) if select(there, key) != select(here, key)]
+    keys = [key for key in dotted(here) if not isinstance(select(here, key), dict)]
+    differing = [key for key in keys if select(there, key) != select(here, key)]
     if differing:
         what = ", ".join(f"{key} is {select(there, key)} there and {select(here, key)} here" for key in differing)
-        raise ConfigError(f"{path} is of another model: {what}. Repeat the options of that run, or leave out resume.")
+        raise CheckpointError(f"{path} is of another model: {what}. Repeat the options of that run, or leave out resume.")
 
 
 def run_folder(stage_dir: str, name: str, resume: str | None) -> str:
     """Return the folder of a run: the one whose checkpoint it continues, or else `<stage_dir>/<name>`.
 
+    Args:
+        stage_dir: where the runs of this stage are.
+        name: of a new run; a date and a time unless the user gave another.
+        resume: None, a run folder or a checkpoint in one, or "auto": the run called `name`, or the newest dated one.
+
     Raises:
         CheckpointError: `resume` is a path that holds no checkpoint.
     """
     new = Path(stage_dir) / str(name)
+    if resume == "auto" and DATED.fullmatch(new.name):
+        dated = (last.parents[1] for last in Path(stage_dir).glob(f"*/{LAST}") if DATED.fullmatch(last.parts[-3]))
+        return str(max(dated, default=new))
     checkpoint = find_checkpoint(resume, new)
     if checkpoint is None or checkpoint.parent.name != LAST.parent.name:
         return str(new)
@@ -117,7 +128,7 @@ def unknown_key(key: str, valid: Iterable[str]) -> str:
     parent, _, name = key.rpartition(".")
     same_name = [other for other in valid if other.rpartition(".")[2] == name]
     siblings = {other.rpartition(".")[2]: other for other in valid if other.rpartition(".")[0] == parent}
-    near = same_name[:3] or [siblings[n] for n in difflib.get_close_matches(name, siblings, n=2)]
+    near = same_name[:3] or [siblings[n] for n in difflib.get_close_matches(name, siblings, n=2, cutoff=0.7)]
     return f"unknown key '{key}'{_did_you_mean(near or difflib.get_close_matches(key, valid, n=1))}"
 
 

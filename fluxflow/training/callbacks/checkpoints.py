@@ -7,7 +7,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from fluxflow.checkpoint import save_model
-from fluxflow.training.ema import averaged
+from fluxflow.training.callbacks.weights import averaged
 
 
 class Checkpoints(Callback):

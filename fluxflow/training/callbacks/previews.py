@@ -4,15 +4,15 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
-from torch import Tensor
 
-from fluxflow.pictures import grid, reconstruction_sheet
+from fluxflow.pictures import grid, reconstruction_sheet, save_png
 from fluxflow.pipeline import FluxFlowPipeline
-from fluxflow.training.ema import averaged
+from fluxflow.training.callbacks.weights import averaged
 
 
 class Previews(Callback, ABC):
@@ -51,22 +51,18 @@ class Previews(Callback, ABC):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        due = step % self.every == 0 or step >= trainer.max_steps
-        if due and step > self._drawn and trainer.is_global_zero:
+        if step > self._drawn and (step % self.every == 0 or step >= trainer.max_steps):
             self._drawn = step
-            self._show(trainer, pl_module, step)
+            with averaged(trainer, pl_module):
+                sheet = self.draw(trainer, pl_module, f"step {step}")  # on every rank: weights may be spread over them
+            if trainer.is_global_zero:
+                self._show(trainer, sheet, step)
 
-    def _show(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        training = pl_module.training
-        pl_module.eval()
-        with torch.no_grad(), averaged(trainer, pl_module):
-            sheet = self.draw(trainer, pl_module, f"step {step}")
-        pl_module.train(training)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        sheet.save(self.folder / f"step_{step:06d}.png")
+    def _show(self, trainer: Trainer, sheet: Image.Image, step: int) -> None:
+        save_png(sheet, self.folder / f"step_{step:06d}.png", {"step": step})
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("preview", _pixels(sheet), step)
+                logger.experiment.add_image("preview", np.asarray(sheet), step, dataformats="HWC")
             elif isinstance(logger, WandbLogger):
                 logger.log_image("preview", [sheet], step)
 

@@ -1,0 +1,96 @@
+"""Every shipped config composes, passes its own checks, and builds."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from fluxflow import build, configuration
+from fluxflow.errors import ConfigError
+
+GROUPS = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in build.CONFIGS.glob("*/")}
+MEMBERS = [(group, name) for group, names in sorted(GROUPS.items()) for name in names]
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(build.CONFIGS), version_base="1.3"):
+        return compose("train", [*overrides, "run_dir=run"])
+
+
+def plain(*overrides: str) -> dict:
+    return build.resolved(composed(*overrides))
+
+
+def needed(group: str, name: str) -> list[str]:
+    """What a user must give with this choice."""
+    stage = "flow" if (group, name) == ("strategy", "fsdp") or (group, name) == ("precision", "fp16") else "vae"
+    data = ["data.train=pictures"] if group == "data" and name != "demo" else []
+    return [f"stage={stage}", *data, *(["vae=outputs/vae/mine"] if "flow" in (stage, name) else []), f"{group}={name}"]
+
+
+def test_the_groups_are_those_of_the_design() -> None:
+    assert set(GROUPS) == {"data", "experiment", "logger", "model", "precision", "stage", "strategy", "text"}
+    assert GROUPS["model"] == ["default", "large", "small", "tiny"]
+    assert GROUPS["precision"] == ["bf16", "fp16", "fp32"]
+    assert GROUPS["strategy"] == ["ddp", "fsdp", "single"]
+    assert GROUPS["logger"] == ["csv", "tensorboard", "wandb"]
+    assert GROUPS["stage"] == ["flow", "vae"]
+    assert all(len(names) > 1 for names in GROUPS.values()), "a group is a choice"
+
+
+@pytest.mark.parametrize(("group", "name"), MEMBERS)
+def test_each_member_composes_and_passes_the_checks(group: str, name: str) -> None:
+    config = plain(*needed(group, name))
+    configuration.check(config, config)
+
+
+@pytest.mark.parametrize("name", GROUPS["model"])
+def test_each_model_divides_its_pictures_and_heads(name: str) -> None:
+    model = plain(f"model={name}")["model"]
+    assert model["vae_dim"] % model["attn_heads"] == 0
+    assert model["feat_dim"] % model["flow_heads"] == 0
+
+
+def test_every_target_of_the_configs_exists() -> None:
+    from hydra.utils import get_object
+
+    for target in build.shipped_targets():
+        assert callable(get_object(target)), target
+
+
+@pytest.mark.parametrize("target", ["os.system", "torch.load", "torch.optim.lr_scheduler.warnings.sys.exit", "builtins.eval"])
+def test_targets_that_no_config_ships_are_refused(target: str) -> None:
+    config = OmegaConf.create({"outer": {"inner": [{"_target_": target}]}})
+    with pytest.raises(ConfigError, match="unknown value"):
+        build.build(config)
+
+
+def test_optimizers_of_torch_are_allowed() -> None:
+    optimizer = build.build(OmegaConf.create({"_target_": "torch.optim.RMSprop", "_partial_": True, "lr": 0.1}))
+    assert callable(optimizer)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["precision=fp16"], "bf16 or fp32"),
+        (["strategy=fsdp"], "strategy=ddp"),
+        (["stage=flow"], "vae="),
+        (["data.image_size=50"], r"not a multiple of 16 .* 48 or 64"),
+        (["data.image_size=8"], "take 16"),
+        (["data.batch_size=-1"], r"data\.batch_size must be at least 1, not -1"),
+        (["steps=0"], "steps must be at least 1"),
+        (["seed=null"], "seed must be at least 0, not null"),
+        (["model.version=0.4.0"], r"did you mean '0\.3\.0'"),
+        (["matmul_precision=hihg"], "did you mean 'high'"),
+        (["+stpes=3"], "did you mean 'steps'"),
+        (["steps=ten"], "steps must be a whole number, not 'ten'"),
+        (["model.vae_dim=1.5"], r"model\.vae_dim must be a whole number, not 1\.5"),
+        (["data=folder"], r"data\.train has no value"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(overrides: list[str], message: str) -> None:
+    groups = [override for override in overrides if override.split("=")[0] in GROUPS]
+    with pytest.raises(ConfigError, match=message):
+        configuration.check(plain(*overrides), plain(*groups))

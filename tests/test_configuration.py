@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pytest
+
+from fluxflow import configuration
+from fluxflow.errors import CheckpointError, ConfigError
+
+REFERENCE = {
+    "steps": 100,
+    "model": {"vae_dim": 128, "downscales": 4, "checkpointing": False, "version": "0.3.0"},
+    "stage": {"_target_": configuration.VAE_MODULE, "lr": 1e-4, "betas": [0.9, 0.99], "ema": {"_target_": "a.B"}},
+    "vae": None,
+}
+
+
+def changed(key: str, value: object) -> dict:
+    config = {name: dict(node) if isinstance(node, dict) else node for name, node in REFERENCE.items()}
+    *parents, name = key.split(".")
+    node = config
+    for parent in parents:
+        node = node[parent]
+    node[name] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("steps", "abc", "steps must be a whole number, not 'abc'."),
+        ("steps", 1.5, "steps must be a whole number, not 1.5."),
+        ("steps", True, "steps must be a whole number, not True."),
+        ("stage.lr", "fast", "stage.lr must be a number, not 'fast'."),
+        ("stage.betas", 0.9, "stage.betas must be a list, not 0.9."),
+        ("stage.ema", 0.9, "stage.ema must be a mapping or null, not 0.9."),
+        ("model.checkpointing", 1, "model.checkpointing must be true or false, not 1."),
+        ("steps", "???", "steps has no value: give steps=."),
+        ("step", 1, "unknown key 'step': did you mean 'steps'?"),
+        ("model.vae_dmi", 1, "unknown key 'model.vae_dmi': did you mean 'model.vae_dim'?"),
+    ],
+)
+def test_keys_and_types(key: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        configuration.check_keys(changed(key, value), REFERENCE)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("stage.lr", 1), ("stage.ema", None), ("vae", "outputs/vae/x"), ("stage.new_argument", 3)]
+)
+def test_what_fits_passes(key: str, value: object) -> None:
+    configuration.check_keys(changed(key, value), REFERENCE)
+
+
+def test_the_nearest_sibling_is_named_first_and_a_lost_prefix_is_found() -> None:
+    keys = ["steps", "model", "model.vae_dim", "model.text_dim", "stage.lr"]
+    assert configuration.unknown_key("modle.vae_dim", keys) == (
+        "unknown key 'modle.vae_dim': did you mean 'model.vae_dim'?"
+    )
+    assert configuration.unknown_key("lr", keys) == "unknown key 'lr': did you mean 'stage.lr'?"
+    assert configuration.unknown_key("zzz", keys) == "unknown key 'zzz'."
+
+
+def test_a_run_folder_is_new_or_the_one_that_is_continued(tmp_path: Path) -> None:
+    last = tmp_path / "2030-01-01_00-00-00" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    run, now = str(last.parents[1]), "2030-02-02_00-00-00"
+    assert configuration.run_folder(str(tmp_path), now, None) == str(tmp_path / now)
+    assert configuration.run_folder(str(tmp_path), now, "auto") == run
+    assert configuration.run_folder(str(tmp_path), "mine", "auto") == str(tmp_path / "mine")
+    assert configuration.run_folder(str(tmp_path), now, run) == run
+    assert configuration.run_folder(str(tmp_path), now, str(last)) == run
+    with pytest.raises(CheckpointError, match="elsewhere"):
+        configuration.run_folder(str(tmp_path), now, str(tmp_path / "elsewhere"))
+
+
+def test_another_model_is_refused_by_its_keys() -> None:
+    configuration.check_same_model(REFERENCE, changed("steps", 7), Path("last.ckpt"))
+    with pytest.raises(CheckpointError, match=r"model\.vae_dim is 128 there and 64 here"):
+        configuration.check_same_model(REFERENCE, changed("model.vae_dim", 64), Path("last.ckpt"))
+    with pytest.raises(CheckpointError, match="stage is VAELitModule there and FlowLitModule here"):
+        configuration.check_same_model(REFERENCE, changed("stage", {"_target_": "a.FlowLitModule"}), Path("last.ckpt"))
