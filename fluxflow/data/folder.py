@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
-from .records import IMAGE_SUFFIXES, Place, Record, inventory, sample_key, unique
+from .records import IMAGE_SUFFIXES, Part, Place, Record, inventory, sample_key, unique
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class FolderReader:
         """List the pictures and read the table. Raises DataError without pictures or without any caption."""
         if not self.root.is_dir():
             raise DataError(f"There is no folder {self.root}: data.train names the folder of the pictures.")
-        everything = sorted(p for p in self.root.rglob("*") if not p.name.startswith("."))
+        everything = [p for p in sorted(self.root.rglob("*")) if not _is_hidden(p.relative_to(self.root))]
         pictures = [p.relative_to(self.root) for p in everything if p.suffix.lower().lstrip(".") in IMAGE_SUFFIXES]
         if not pictures:
             way = " For shards use data=shards." if any(p.suffix == ".tar" for p in everything) else ""
@@ -51,7 +51,9 @@ class FolderReader:
                             f"it holds {inventory(everything)}.{way}")  # fmt: skip
         self._table = read_table(self.root, self.caption_key)
         taken: set[str] = set()
-        self._files = [(unique(sample_key(path), taken), path.as_posix()) for path in pictures]
+        self._files = [
+            (unique(sample_key(path.with_suffix("").as_posix()), taken), path.as_posix()) for path in pictures
+        ]
         names = {path for _, path in self._files}
         texts = {p.relative_to(self.root).with_suffix("").as_posix() for p in everything if p.suffix.lower() == ".txt"}
         if not any(path in self._table or Path(path).with_suffix("").as_posix() in texts for path in names):
@@ -64,15 +66,15 @@ class FolderReader:
         """Number of pictures."""
         return len(self._files)
 
-    def shuffled(self, order: str, place: Place) -> Iterator[Record]:
-        """One pass: a permutation of all the pictures, of which this place takes every n-th."""
-        files = list(self._files)
+    def shuffled(self, order: str, place: Place, part: Part) -> Iterator[Record]:
+        """One pass: a permutation of all the part's pictures, of which this place takes every n-th."""
+        files = [file for file in self._files if file[0] in part]
         random.Random(order).shuffle(files)
         return map(self._record, files[place.index :: place.count])
 
-    def ordered(self) -> Iterator[Record]:
-        """Every picture, sorted by path."""
-        return map(self._record, self._files)
+    def ordered(self, part: Part) -> Iterator[Record]:
+        """Every picture of a part, sorted by path."""
+        return (self._record(file) for file in self._files if file[0] in part)
 
     def _record(self, file: tuple[str, str]) -> Record:
         key, name = file
@@ -92,6 +94,10 @@ class FolderReader:
             return Record(key, problem=f"unreadable file ({error.strerror})")
 
 
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 def read_table(root: Path, caption_key: str | None) -> dict[str, str]:
     """Captions by path, from the one table in a folder; empty if there is no table.
 
@@ -105,6 +111,13 @@ def read_table(root: Path, caption_key: str | None) -> dict[str, str]:
         raise DataError(f"{root} holds several caption tables ({', '.join(t.name for t in tables)}): keep one of them.")
     table = tables[0]
     rows = _json_rows(table) if table.suffix == ".jsonl" else _csv_rows(table)
+    try:
+        return _captions(table, rows, caption_key)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read as UTF-8 text: {error}") from None
+
+
+def _captions(table: Path, rows: Iterator[tuple[int, dict]], caption_key: str | None) -> dict[str, str]:
     captions: dict[str, str] = {}
     for line, row in rows:
         name = next((row[column] for column in NAME_COLUMNS if column in row), None)

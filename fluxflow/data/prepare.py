@@ -16,14 +16,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PIL import Image
 
 from ..errors import DataError, FluxFlowError
 from .folder import FolderReader
 from .progress import with_progress
-from .records import ALONE, Part, Reader, Record, sample_key, unique
+from .records import ALONE, Part, Reader, Record, unique
 from .shards import ShardReader
 from .tally import Tally
 from .transforms import UndecodableImage, crop_square, decode, resize_shorter
@@ -53,7 +53,7 @@ class Encoding:
         if record.problem:
             return record, ""
         try:
-            image = decode(record.image)
+            image = decode(record.image, self.size)
         except UndecodableImage as error:
             return replace(record, problem=str(error)), ""
         if self.size is None and self.format is None and not self.crop:
@@ -116,14 +116,13 @@ def prepare(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is not empty: name a new folder, or remove it first.")
     tally, taken, held_out = Tally(str(reader), limit=1.0), set(), Part(val_fraction, held_out=True)
-    records = encode_all(reader.shuffled("prepare", ALONE), encoding, threads)
+    records = encode_all(reader.shuffled("prepare", ALONE, Part()), encoding, threads)
     with ShardWriter(out / "train", shard_samples) as train, ShardWriter(out / "val", shard_samples) as val:
         for record, suffix in with_progress(records, reader.count()):
             if record.problem:
                 tally.skip(record.key, record.problem)
                 continue
-            # shards keep their keys, less the dots of their folders; a folder's keys are already of this form
-            key = unique(sample_key(PurePosixPath(f"{record.key}.{suffix}")), taken)
+            key = unique(record.key, taken)  # two shards may use the same one
             writer = val if key in held_out else train
             writer.write(key, {suffix: record.image, "txt": record.caption.encode()})
             tally.accept()
@@ -147,7 +146,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not 0 <= options.val_fraction < 1:
         parser.error("--val-fraction is a share, from 0 to below 1")
-    if min(options.shard_samples, options.threads, options.size or 1) < 1:
+    if min(options.shard_samples, options.threads, 1 if options.size is None else options.size) < 1:
         parser.error("--size, --shard-samples and --threads are at least 1")
     return options
 

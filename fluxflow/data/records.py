@@ -11,11 +11,10 @@ Conventions, stated here once:
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Protocol
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
@@ -61,7 +60,7 @@ ALONE = Place()
 
 @dataclass(frozen=True)
 class Part:
-    """The part of a source that a stream shows.
+    """The part of a source that a stream shows; by default all of it.
 
     Args:
         fraction: Share of the source that is held out, in [0, 1).
@@ -85,18 +84,22 @@ class Reader(Protocol):
     def count(self) -> int | None:
         """Number of records, or None where that would take a download."""
 
-    def shuffled(self, order: str, place: Place) -> Iterator[Record]:
-        """One pass over this place's share of the records, in an order that (order, place) alone decide."""
+    def shuffled(self, order: str, place: Place, part: Part) -> Iterator[Record]:
+        """One pass over this place's share of a part, in an order that (order, place) alone decide."""
         ...
 
-    def ordered(self) -> Iterator[Record]:
-        """Every record once, always in the same order."""
+    def ordered(self, part: Part) -> Iterator[Record]:
+        """Every record of a part once, always in the same order."""
         ...
 
 
-def sample_key(path: PurePath) -> str:
-    """Key of a picture at a relative path: no suffix, and no dots, which webdataset would take for suffixes."""
-    return re.sub(r"[.\\]", "_", path.with_suffix("").as_posix()).lstrip("_") or "_"
+def sample_key(stem: str) -> str:
+    """Key of a picture at a relative path without its suffix.
+
+    Dots, which webdataset takes for the start of a suffix, become underscores, and leading underscores, with which it
+    marks its own members, go.
+    """
+    return stem.replace(".", "_").lstrip("_") or "_"
 
 
 def unique(key: str, taken: set[str]) -> str:

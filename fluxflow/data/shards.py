@@ -5,6 +5,7 @@ Nothing in a shard is unpickled or run: members are taken as bytes, by the suffi
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -14,6 +15,7 @@ import tarfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 os.environ["WDS_SECURE"] = "1"  # must be set before the import: webdataset then runs no command and no pickle
 
@@ -21,7 +23,7 @@ import braceexpand
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from ..errors import DataError
-from .records import IMAGE_SUFFIXES, Place, Record, inventory
+from .records import IMAGE_SUFFIXES, Part, Place, Record, inventory, sample_key
 
 PICTURE = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
 WANTED = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)}|txt|json)$", re.IGNORECASE)
@@ -45,7 +47,7 @@ def expand(urls: str | list[str]) -> list[str]:
     """
     names = [urls] if isinstance(urls, str) else urls
     found: list[str] = []
-    for name in itertools.chain.from_iterable(braceexpand.braceexpand(n) for n in names):
+    for name in itertools.chain.from_iterable(map(_braces, names)):
         path = Path(name).expanduser()
         if REMOTE.match(name):
             found.append(name)
@@ -65,6 +67,13 @@ def expand(urls: str | list[str]) -> list[str]:
     if not found:
         raise DataError("No shards are named: give a path, a {first..last} range, a folder of tars or a list.")
     return found
+
+
+def _braces(name: str) -> list[str]:
+    try:
+        return list(braceexpand.braceexpand(name, escape=False))
+    except ValueError:
+        raise DataError(f"The braces of {name} are not balanced: a range reads {{00..41}}.") from None
 
 
 class ShardReader:
@@ -102,11 +111,11 @@ class ShardReader:
             return None
         total = 0
         for shard in self.shards:
-            with tarfile.open(shard) as tar:
+            with _named(shard), tarfile.open(shard) as tar:
                 total += sum(PICTURE.search(member.name) is not None for member in tar)
         return total
 
-    def shuffled(self, order: str, place: Place) -> Iterator[Record]:
+    def shuffled(self, order: str, place: Place, part: Part) -> Iterator[Record]:
         """One pass over a place's share: whole shards, or every n-th sample where there are too few shards."""
         shards = list(self.shards)
         random.Random(order).shuffle(shards)
@@ -115,7 +124,7 @@ class ShardReader:
         else:
             records = itertools.islice(self._read_all(shards), place.index, None, place.count)
         rng, buffer = random.Random(f"{order}/{place.rank}/{place.worker}"), []
-        for record in records:
+        for record in (record for record in records if record.key in part):
             buffer.append(record)
             if len(buffer) > self.shuffle_buffer:
                 pick = rng.randrange(len(buffer))
@@ -124,24 +133,21 @@ class ShardReader:
         rng.shuffle(buffer)
         yield from buffer
 
-    def ordered(self) -> Iterator[Record]:
-        """Every sample, shard after shard."""
-        return self._read_all(self.shards)
+    def ordered(self, part: Part) -> Iterator[Record]:
+        """Every sample of a part, shard after shard."""
+        return (record for record in self._read_all(self.shards) if record.key in part)
 
     def _read_all(self, shards: list[str]) -> Iterator[Record]:
         return itertools.chain.from_iterable(map(self._read, shards))
 
     def _read(self, shard: str) -> Iterator[Record]:
-        try:
-            with urllib.request.urlopen(shard) if REMOTE.match(shard) else Path(shard).open("rb") as stream:
-                files = tar_file_expander([{"url": shard, "stream": stream}], select_files=_is_wanted)
-                for sample in group_by_keys(files):
-                    yield self._record(sample)
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            raise DataError(f"Shard {shard} is damaged or out of reach: {error.args[0]}") from error
+        with _named(shard), _stream(shard) as stream:
+            files = tar_file_expander([{"url": shard, "stream": stream}], select_files=_is_wanted)
+            for sample in group_by_keys(files):
+                yield self._record(sample)
 
     def _record(self, sample: dict) -> Record:
-        key = sample["__key__"]
+        key = sample_key(sample["__key__"])
         suffix = next((s for s in IMAGE_SUFFIXES if s in sample), None)
         if suffix is None:
             return Record(key, problem=f"no picture ({', '.join(IMAGE_SUFFIXES)})")
@@ -162,3 +168,16 @@ class ShardReader:
 
 def _is_wanted(name: str) -> bool:
     return WANTED.search(name) is not None
+
+
+def _stream(shard: str) -> IO[bytes]:
+    return urllib.request.urlopen(shard) if REMOTE.match(shard) else Path(shard).open("rb")
+
+
+@contextlib.contextmanager
+def _named(shard: str) -> Iterator[None]:
+    """Whatever reading a tar may raise becomes a DataError that names the shard."""
+    try:
+        yield
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise DataError(f"Shard {shard} is damaged or out of reach: {error.args[0]}") from error

@@ -80,9 +80,7 @@ class TrainStream(IterableDataset):
         place, tally = with_worker(self.place), Tally(str(self.reader))
         for number in itertools.count():
             order, empty = f"{self.seed}/{self.start_step}/{number}", True
-            for record in self.reader.shuffled(order, place):
-                if record.key not in self.part:
-                    continue
+            for record in self.reader.shuffled(order, place, self.part):
                 empty = False
                 example = make_example(record, self.transform, order, tally)
                 if example is not None:
@@ -117,7 +115,7 @@ class ValidationStream(IterableDataset):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         place, tally = with_worker(self.place), Tally(str(self.reader))
-        records = itertools.islice((r for r in self.reader.ordered() if r.key in self.part), self.limit)
+        records = itertools.islice(self.reader.ordered(self.part), self.limit)
         empty = True
         for number, record in enumerate(records):
             empty = False

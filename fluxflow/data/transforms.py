@@ -23,11 +23,13 @@ class UndecodableImage(Exception):
     """Bytes that are no usable picture; the message is the reason, in a few words."""
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, min_side: int | None = None) -> Image.Image:
     """Decode a picture to upright 8-bit RGB, transparency laid over white.
 
     Args:
         data: JPEG, PNG or WebP file of at most 64 megapixels, which its header is asked before it is decoded.
+        min_side: Pixels of the shorter side that will be used: a JPEG of more than twice as many may be decoded at a
+            half, quarter or eighth of its size, which is several times faster. None: full size.
 
     Raises:
         UndecodableImage: For anything else.
@@ -41,6 +43,8 @@ def decode(data: bytes) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise UndecodableImage("above 64 megapixels")
     try:
+        if min_side is not None:
+            image.draft(None, (2 * min_side, 2 * min_side))
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # as above
@@ -99,7 +103,7 @@ class SquareTransform:
 
     def __call__(self, data: bytes, rng: random.Random) -> torch.Tensor:
         """Encoded picture → uint8 [3, size, size]; every draw comes from `rng`, none from a global state."""
-        image = resize_shorter(decode(data), self.size)
+        image = resize_shorter(decode(data, self.size), self.size)
         x, y = (rng.random(), rng.random()) if self.crop == "random" else (0.5, 0.5)
         image = crop_square(image, self.size, x, y)
         if rng.random() < self.flip:

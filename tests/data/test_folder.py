@@ -1,0 +1,133 @@
+import itertools
+
+import pytest
+
+from fluxflow.data.folder import FolderReader
+from fluxflow.data.records import ALONE, Part, Place
+from fluxflow.errors import DataError
+
+WHOLE = Part()
+
+
+def opened(root, **options) -> FolderReader:
+    reader = FolderReader(str(root), **options)
+    reader.open()
+    return reader
+
+
+def captions(reader: FolderReader) -> dict[str, str]:
+    return {record.key: record.caption for record in reader.ordered(WHOLE)}
+
+
+def test_text_files_beside_the_pictures(make_folder):
+    assert captions(opened(make_folder(3))) == {
+        "p_1": "caption 1", "even/p_0": "caption 0", "even/p_2": "caption 2",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_a_pass_shows_every_picture_once_over_all_places(make_folder, workers):
+    reader = opened(make_folder(11))
+    shares = [[r.key for r in reader.shuffled("0/0/0", Place(0, 1, w, workers), WHOLE)] for w in range(workers)]
+    assert sorted(itertools.chain(*shares)) == sorted(captions(reader))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_order_is_a_function_of_the_order_string(make_folder):
+    reader = opened(make_folder(12))
+    first, again, other = ([r.key for r in reader.shuffled(o, ALONE, WHOLE)] for o in ("a", "a", "b"))
+    assert first == again
+    assert first != other
+
+
+def test_parts_are_disjoint_and_complete(make_folder):
+    reader = opened(make_folder(40))
+    rest, held_out = ({r.key for r in reader.ordered(Part(0.3, side))} for side in (False, True))
+    assert rest
+    assert held_out
+    assert not rest & held_out
+    assert rest | held_out == set(captions(reader))
+
+
+def test_metadata_jsonl_before_text_files(make_folder, write_jsonl):
+    root = make_folder(3)
+    write_jsonl(root / "metadata.jsonl", [{"file_name": "even/p.0.png", "text": "zero"},
+                                          {"file_name": "./p.1.png", "caption": " one "}])  # fmt: skip
+    assert captions(opened(root)) == {"p_1": "one", "even/p_0": "zero", "even/p_2": "caption 2"}
+
+
+@pytest.mark.parametrize("column", ["file_name", "file", "image"])
+@pytest.mark.parametrize(("name", "tab"), [("captions.csv", ","), ("captions.tsv", "\t")])
+def test_tables(make_folder, column, name, tab):
+    root = make_folder(2, captions=False)
+    (root / name).write_text(
+        f'{column}{tab}caption{tab}de\np.1.png{tab}"one, {tab}two"{tab}eins\neven/p.0.png{tab}x{tab}y\n'
+    )
+    assert captions(opened(root)) == {"p_1": f"one, {tab}two", "even/p_0": "x"}
+    assert captions(opened(root, caption_key="de")) == {"p_1": "eins", "even/p_0": "y"}
+
+
+def test_pictures_without_a_caption_carry_their_problem(make_folder):
+    root = make_folder(3)
+    (root / "p.1.txt").unlink()
+    (root / "even" / "p.2.txt").write_bytes(b"\xff\xff")
+    problems = {record.key: record.problem for record in opened(root).ordered(WHOLE)}
+    assert problems == {"p_1": "no caption", "even/p_0": "", "even/p_2": "caption that is no UTF-8 text"}
+
+
+def test_pictures_of_one_stem_get_keys_of_their_own(make_folder, picture):
+    root = make_folder(2)
+    (root / "p.1.jpg").write_bytes(picture(5, kind="JPEG"))
+    assert list(captions(opened(root))) == ["even/p_0", "p_1", "p_1-2"]
+
+
+def test_missing_data_is_named(tmp_path, make_folder, make_shards, write_jsonl):
+    with pytest.raises(DataError, match="There is no folder"):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"No jpg.* picture in .*; it holds 2 \.tar files.*data=shards"):
+        opened(make_shards(1, 1))
+    bare = make_folder(4, "bare", captions=False)
+    with pytest.raises(DataError, match=r"holds 4 pictures and no caption for any of them: write a \.txt"):
+        opened(bare)
+    write_jsonl(bare / "metadata.jsonl", [{"file_name": "elsewhere.png", "text": "x"}])
+    with pytest.raises(DataError, match="no caption for any"):
+        opened(bare)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "name,text\nx,y\n", "line 2: it needs file_name or file or image"),
+        ("a.csv", "file,label\nx,y\n", "text or caption; it has file, label"),
+        ("metadata.jsonl", '{"file_name": "x", "text": "y"}\n{', "line 2 is no JSON"),
+        ("metadata.jsonl", "[]\n", "line 1 is no JSON object"),
+    ],
+)
+def test_broken_tables_are_named(make_folder, name, content, message):
+    root = make_folder(2)
+    (root / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        opened(root)
+
+
+def test_tables_of_another_encoding_are_named(make_folder):
+    root = make_folder(2)
+    (root / "a.csv").write_bytes("file,text\np.1.png,grün\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"a\.csv cannot be read as UTF-8"):
+        opened(root)
+
+
+def test_hidden_files_are_no_pictures(make_folder, picture):
+    root = make_folder(2)
+    (root / "._p.png").write_bytes(b"")
+    (root / ".thumbnails").mkdir()
+    (root / ".thumbnails" / "p.png").write_bytes(picture(0))
+    assert len(captions(opened(root))) == 2
+
+
+def test_two_tables_are_refused(make_folder):
+    root = make_folder(2)
+    (root / "a.csv").write_text("file,text\n")
+    (root / "b.tsv").write_text("file\ttext\n")
+    with pytest.raises(DataError, match=r"several caption tables \(a\.csv, b\.tsv\)"):
+        opened(root)
