@@ -4,8 +4,9 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL.Image import Image
@@ -13,17 +14,23 @@ from torch import Tensor
 
 from fluxflow import __version__
 from fluxflow.checkpoint import load_vae, read_index
+from fluxflow.configuration import unknown_key
 from fluxflow.errors import ConfigError, DataError
 from fluxflow.pictures import grid, reconstruction_sheet, save_png
 from fluxflow.pipeline import FluxFlowPipeline
-from fluxflow.runs import nearby_models
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What to draw; the fields are the keys of configs/sample.yaml, which explains them."""
+    """What to draw; the fields are the keys of configs/sample.yaml, which explains them.
 
-    run: str | None
+    Raises:
+        ConfigError: a value of another kind or out of range.
+    """
+
+    run: str
+    out: str | None
+    device: str
     prompts: list[str]
     prompts_file: str | None
     negative_prompt: str
@@ -34,22 +41,41 @@ class Drawing:
     width: int | None
     images: str | None
     count: int
-    device: str
-    out: str | None
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Drawing":
+        """Take the keys of a composed config; an added one is refused with the nearest names."""
+        names = [field.name for field in fields(cls)]
+        for key in config:
+            if key not in names:
+                raise ConfigError(unknown_key(key, names))
+        return cls(**config)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "count"):
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise ConfigError(f"{name} must be a whole number from 1, not {value!r}.")
+        for name in ("height", "width"):
+            if not isinstance(value := getattr(self, name), int | None):
+                raise ConfigError(f"{name} must be a number of pixels or null, not {value!r}.")
+        if not isinstance(self.guidance, int | float):
+            raise ConfigError(f"guidance must be a number, not {self.guidance!r}.")
+        for name, kind, noun in (("prompts", str, "caption"), ("seeds", int, "whole number")):
+            value = getattr(self, name)
+            if not isinstance(value, list) or not value or not all(isinstance(item, kind) for item in value):
+                raise ConfigError(f"{name} must be a list of {noun}s, such as configs/sample.yaml has, not {value!r}.")
 
 
 def draw(drawing: Drawing) -> Path:
     """Draw what the model of `drawing.run` can draw, say what goes on, and return the sheet that was written.
 
     Raises:
-        ConfigError: a value that cannot work.
+        ConfigError: a value that does not fit the model.
         CheckpointError: no model there, or a damaged one.
         DataError: prompts or pictures that cannot be read.
     """
-    if drawing.run is None:
-        raise ConfigError(f"run is missing: run=<run or model folder>. {nearby_models(Path('outputs'))}")
     index = read_index(drawing.run)
-    out = Path(drawing.out) if drawing.out else index.folder.parent / "samples"
+    out = Path(drawing.out or Path(drawing.run) / "samples")
     path = (draw_prompts if "flow_processor" in index.components else draw_reconstructions)(drawing, out)
     print(f"Written: {path}")
     return path
@@ -58,9 +84,7 @@ def draw(drawing: Drawing) -> Path:
 def draw_prompts(drawing: Drawing, out: Path) -> Path:
     """Write one PNG a prompt and seed, and all of them as `grid.png` with a row a prompt and a column a seed."""
     prompts = read_prompts(Path(drawing.prompts_file)) if drawing.prompts_file else drawing.prompts
-    if not prompts or not drawing.seeds:
-        raise ConfigError("prompts and seeds need at least one value each.")
-    pipeline = FluxFlowPipeline.from_pretrained(str(drawing.run)).to(device_of(drawing.device))
+    pipeline = FluxFlowPipeline.from_pretrained(drawing.run).to(device_of(drawing.device))
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
     rows: list[Sequence[Image]] = []
     for number, prompt in enumerate(prompts, start=1):
@@ -86,7 +110,7 @@ def draw_prompts(drawing: Drawing, out: Path) -> Path:
 
 def draw_reconstructions(drawing: Drawing, out: Path) -> Path:
     """Write held-out pictures above their reconstructions as `reconstructions.png`."""
-    index = read_index(str(drawing.run))
+    index = read_index(drawing.run)
     if index.sample_size is None:
         raise ConfigError(f"{index.folder} does not say at which size it was trained; train it again.")
     images, captions = held_out(drawing.images, index.sample_size[0], drawing.count)

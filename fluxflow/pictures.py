@@ -139,5 +139,8 @@ def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageF
                 wrapped.append("")
             wrapped[-1] += letter
     if len(wrapped) > lines:
-        wrapped = [*wrapped[: lines - 1], wrapped[lines - 1] + " …"]
+        last = wrapped[lines - 1]
+        while font.getlength(last + " …") > width:
+            last = last[:-1]
+        wrapped = [*wrapped[: lines - 1], last + " …"]
     return "\n".join(wrapped)

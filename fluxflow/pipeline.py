@@ -6,13 +6,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from fluxflow.checkpoint import load_model, save_model
 from fluxflow.checkpoint.model import as_size
 from fluxflow.diffusion.sampler import make_scheduler, sample
+from fluxflow.diffusion.schedule import TIMESTEPS
 from fluxflow.errors import CheckpointError, ConfigError
 from fluxflow.models import BertTextEncoder, FluxCompressor, FluxExpander, FluxFlowProcessor
 from fluxflow.models.latent_space import LatentSpace
@@ -85,7 +87,7 @@ class FluxFlowPipeline(DiffusionPipeline):
         output_type: Literal["pil", "pt", "np"] = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
-    ) -> ImagePipelineOutput | tuple[Any]:
+    ) -> Any:
         """Draw pictures.
 
         Args:
@@ -104,18 +106,23 @@ class FluxFlowPipeline(DiffusionPipeline):
             callback_on_step_end: called after each step with this pipeline, the step, its timestep and
                 {"latents": tokens}; a dict that it returns replaces the latents.
 
+        Returns:
+            An `ImagePipelineOutput` whose `images` are the pictures, or a tuple of them.
+
         Raises:
             ConfigError: an argument that cannot work.
         """
         if output_type not in _OUTPUTS:
             raise ConfigError(f"output_type={output_type!r} is unknown; choose one of {', '.join(_OUTPUTS)}.")
-        if num_inference_steps < 1 or num_images_per_prompt < 1:
-            raise ConfigError("num_inference_steps and num_images_per_prompt must be 1 or more.")
+        if not 1 <= num_inference_steps <= TIMESTEPS:
+            raise ConfigError(f"num_inference_steps is {num_inference_steps}: it can be 1 to {TIMESTEPS}.")
+        if num_images_per_prompt < 1:
+            raise ConfigError(f"num_images_per_prompt is {num_images_per_prompt}: it must be 1 or more.")
         text, null_text = self._encode(prompt, negative_prompt, num_images_per_prompt)
         height, width = self._size(height, width)
         latent_size = self.latent_space.latent_size(height, width)
         tokens = self._noise(len(text), latent_size, generator, latents)
-        with self.progress_bar(total=num_inference_steps) as progress:
+        with self.progress_bar(total=num_inference_steps) as progress:  # pyright: ignore[reportCallIssue]
 
             def on_step(step: int, timestep: int, tokens: Tensor) -> Tensor | None:
                 progress.update()

@@ -11,12 +11,14 @@ INDEX = "model_index.json"
 LAST = Path("checkpoints") / "last.ckpt"
 
 
-def find_model(path: str | Path) -> Path:
-    """Return the model folder that `path` is, or that the run folder `path` holds.
+def find_model(path: str | Path | None) -> Path:
+    """Return the model folder that `path` is, or that the run folder `path` holds; None asks for a helpful refusal.
 
     Raises:
         CheckpointError: there is none; the message names what was looked for and models nearby.
     """
+    if path is None:
+        raise CheckpointError(f"No run or model folder is given. {nearby_models(Path('outputs'))}")
     path = Path(path)
     for folder in (path, path / "model"):
         if (folder / INDEX).is_file():

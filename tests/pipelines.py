@@ -34,11 +34,14 @@ def vae(seed: int = 0) -> tuple[FluxCompressor, FluxExpander]:
     return FluxCompressor(d_model=D, downscales=2, attn_layers=1, attn_heads=2).eval(), FluxExpander(D, 2).eval()
 
 
+def flow() -> FluxFlowProcessor:
+    return FluxFlowProcessor(d_model=16, vae_dim=D, embedding_size=TEXT, n_head=2, n_layers=2).eval()
+
+
 def pipeline(seed: int = 0) -> FluxFlowPipeline:
     compressor, expander = vae(seed)
-    flow = FluxFlowProcessor(d_model=16, vae_dim=D, embedding_size=TEXT, n_head=2, n_layers=2).eval()
     made = FluxFlowPipeline(
-        compressor, expander, flow, text_encoder(), latent_mean=torch.randn(D), latent_std=torch.rand(D) + 0.5,
+        compressor, expander, flow(), text_encoder(), latent_mean=torch.randn(D), latent_std=torch.rand(D) + 0.5,
         sample_size=16,
     )  # fmt: skip
     made.set_progress_bar_config(disable=True)

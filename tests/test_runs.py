@@ -1,0 +1,62 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from fluxflow.errors import CheckpointError
+from fluxflow.runs import find_checkpoint, find_model
+
+
+def make_run(folder: Path, age: int = 0, model: bool = True, checkpoint: bool = True) -> Path:
+    for wanted, name in ((model, "model/model_index.json"), (checkpoint, "checkpoints/last.ckpt")):
+        if wanted:
+            (folder / name).parent.mkdir(parents=True)
+            (folder / name).write_text("{}")
+            os.utime(folder / name, (1e9 - age, 1e9 - age))
+    return folder
+
+
+def test_a_model_is_found_in_a_run_and_in_itself(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "vae" / "a")
+    assert find_model(run) == find_model(run / "model") == run / "model"
+
+
+def test_a_missing_model_is_answered_with_the_newest_runs(tmp_path: Path) -> None:
+    for age, name in enumerate(["d", "c", "b", "a"]):
+        make_run(tmp_path / "vae" / name, age)
+    with pytest.raises(CheckpointError) as caught:
+        find_model(tmp_path / "vae" / "misspelt")
+    runs = [str(tmp_path / "vae" / name) for name in ("d", "c", "b")]
+    assert str(caught.value).endswith(f"The newest runs with a model: {', '.join(runs)}.")
+
+
+def test_other_places_say_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path / "a", model=False)
+    with pytest.raises(CheckpointError, match="has not written its model yet"):
+        find_model(run)
+    with pytest.raises(CheckpointError, match="is a file"):
+        find_model(run / "checkpoints" / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"No run or model folder is given\. No run with a model was found"):
+        find_model(None)
+
+
+def test_checkpoint_of_a_run_a_folder_or_a_file(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    last = run / "checkpoints" / "last.ckpt"
+    for given in (run, run / "checkpoints", last, str(last)):
+        assert find_checkpoint(given, tmp_path / "new") == last
+    assert find_checkpoint(None, run) is None
+
+
+def test_auto_goes_on_in_the_same_folder_or_starts(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    assert find_checkpoint("auto", run) == run / "checkpoints" / "last.ckpt"
+    assert find_checkpoint("auto", tmp_path / "new") is None
+
+
+def test_a_checkpoint_that_was_named_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no"):
+        find_checkpoint(tmp_path / "nowhere", tmp_path)
+    with pytest.raises(CheckpointError, match=r"holds no checkpoints/last\.ckpt"):
+        find_checkpoint(make_run(tmp_path / "a", checkpoint=False), tmp_path)

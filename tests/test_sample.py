@@ -1,0 +1,170 @@
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from fluxflow.checkpoint import save_model
+from fluxflow.drawing import Drawing, draw, read_prompts, slug
+from fluxflow.errors import ConfigError, DataError
+from fluxflow.pictures import read_metadata
+from tests import pipelines
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers under NumPy 2
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """outputs/flow/a and outputs/vae/a with tiny models."""
+    folder = tmp_path_factory.mktemp("outputs")
+    pipeline = pipelines.pipeline()
+    pipeline.save_pretrained(folder / "flow/a/model")
+    parts = {"compressor": pipeline.compressor, "expander": pipeline.expander}
+    save_model(folder / "vae/a/model", parts, torch.zeros(pipelines.D), torch.ones(pipelines.D), sample_size=16)
+    return folder
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    path = tmp_path / "garments.tar"
+    with tarfile.open(path, "w") as tar:
+        for key in "abc":
+            picture = io.BytesIO()
+            Image.new("RGB", (20, 24), "red").save(picture, "PNG")
+            for suffix, content in (("png", picture.getvalue()), ("txt", f"garment {key}".encode())):
+                member = tarfile.TarInfo(f"{key}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def drawing(run: Path, out: Path | None = None, **options: object) -> Drawing:
+    config = OmegaConf.to_container(OmegaConf.load(ROOT / "configs/sample.yaml"))
+    assert isinstance(config, dict)
+    keys = {str(key): value for key, value in config.items() if key not in ("defaults", "hydra")}
+    fast = {"prompts": ["a red dress", "blue/shirt"], "seeds": [3, 5], "steps": 2, "device": "cpu"}
+    return Drawing.from_config({**keys, **fast, "run": str(run), "out": out and str(out), **options})
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_a_flow_gives_a_grid_and_single_pictures_that_say_how(runs: Path, tmp_path: Path) -> None:
+    path = draw(drawing(runs / "flow/a", tmp_path))
+    assert path == tmp_path / "grid.png"
+    singles = sorted(p.name for p in tmp_path.iterdir() if p != path)
+    assert singles == [
+        f"{prompt}_seed{seed}.png" for prompt in ("001_a-red-dress", "002_blue-shirt") for seed in (3, 5)
+    ]
+    data = read_metadata(tmp_path / "002_blue-shirt_seed5.png")
+    assert data["prompt"] == "blue/shirt"
+    assert [json.loads(data[key]) for key in ("seed", "steps", "guidance_scale")] == [5, 2, 5.0]
+    assert data["model"] == str(runs / "flow/a")
+    assert json.loads(read_metadata(path)["prompt"]) == ["a red dress", "blue/shirt"]
+    assert Image.open(tmp_path / singles[0]).size == (16, 16)
+
+
+def test_the_same_seed_gives_the_same_picture(runs: Path, tmp_path: Path) -> None:
+    first, second = drawing(runs / "flow/a", tmp_path / "1"), drawing(runs / "flow/a", tmp_path / "2")
+    draw(first)
+    draw(second)
+    for path in (tmp_path / "1").iterdir():
+        assert np.array_equal(pixels(path), pixels(tmp_path / "2" / path.name))
+    draw(replace(first, out=str(tmp_path / "3"), prompts=["blue/shirt"], seeds=[5]))
+    together, alone = (pixels(tmp_path / name) for name in ("1/002_blue-shirt_seed5.png", "3/001_blue-shirt_seed5.png"))
+    assert np.abs(together.astype(int) - alone).max() <= 1
+
+
+def test_prompts_come_from_a_file(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("a green shoe\n\n  a red dress \n", encoding="utf-8")
+    assert read_prompts(file) == ["a green shoe", "a red dress"]
+    draw(drawing(runs / "flow/a", tmp_path, prompts_file=str(file), seeds=[1]))
+    assert (tmp_path / "001_a-green-shoe_seed1.png").is_file()
+    file.write_text("\n")
+    for path in (file, tmp_path / "missing.txt"):
+        with pytest.raises(DataError, match="prompts_file"):
+            read_prompts(path)
+
+
+def test_a_vae_gives_reconstructions_in_the_run_folder(runs: Path, shard: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "vae/a", tmp_path / "run")
+    path = draw(drawing(tmp_path / "run", images=str(shard)))
+    assert path == tmp_path / "run/samples/reconstructions.png"
+    assert (pixels(path) == (255, 0, 0)).all(axis=-1).sum() == 3 * 160**2  # the three originals, enlarged
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be a whole number from 1, not 0"),
+        ({"seeds": ["a"]}, "seeds must be a list of whole numbers"),
+        ({"prompts": []}, "prompts must be a list of captions"),
+        ({"guidance": "high"}, "guidance must be a number, not 'high'"),
+        ({"height": "tall"}, "height must be a number of pixels or null"),
+        ({"stps": 3}, "unknown key 'stps': did you mean 'steps'"),
+    ],
+)
+def test_wrong_values_are_refused(runs: Path, options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        drawing(runs / "flow/a", **options)
+
+
+def test_a_device_that_is_not_here(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="device=cuda:99 cannot be used here"):
+        draw(drawing(runs / "flow/a", tmp_path, device="cuda:99"))
+
+
+def test_a_size_that_the_model_cannot_draw(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="height 10 is not a multiple of 4"):
+        draw(drawing(runs / "flow/a", tmp_path, height=10))
+
+
+def test_file_names_of_prompts() -> None:
+    assert slug("A red dress, 50% off / now!") == "a-red-dress-50-off-now"
+    assert slug("../..") == "empty"
+    assert len(slug("long " * 30)) <= 40
+
+
+def sample(*overrides: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "sample.py"), *overrides]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_the_command_draws(runs: Path, tmp_path: Path) -> None:
+    done = sample(f"run={runs / 'flow/a'}", 'prompts=["a red dress"]', "seeds=[0]", "steps=2", f"out={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "[1/1] a red dress" in done.stdout
+    assert (tmp_path / "grid.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "No run or model folder is given"),
+        (["run=nowhere"], "There is no nowhere"),
+        (["stps=3"], "unknown key 'stps': did you mean 'steps'?"),
+    ],
+)
+def test_mistakes_are_one_line_without_torch(overrides: list[str], message: str) -> None:
+    done = sample(*overrides)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_drawing_from_a_flow_imports_no_lightning() -> None:
+    code = "import sys, fluxflow.drawing; print({'lightning', 'pytorch_lightning', 'hydra'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT).strip() == "set()"
