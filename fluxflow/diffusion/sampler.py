@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from fluxflow.diffusion.guidance import guide

@@ -20,7 +20,7 @@ def logit_normal(count: int, generator: torch.Generator, mean: float = 0.0, std:
 
 
 def cosine(count: int, generator: torch.Generator) -> Tensor:
-    """t / 1000 = 1 − 1 / (tan(πu/2) + 1), u uniform: the log-SNR of a cosine schedule (Esser et al., 2024, "CosMap")."""
+    """t / 1000 = 1 − 1 / (tan(πu/2) + 1), u uniform: the log-SNR of a cosine schedule (Esser et al., 2024)."""
     return _to_timesteps(1 - 1 / (torch.tan(_unit(count, generator) * math.pi / 2) + 1))
 
 

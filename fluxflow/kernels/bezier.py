@@ -10,10 +10,11 @@ Let x be five planes [x_t | x_0 | x_1 | x_2 | x_3], t = f(x_t) and p_k = g(x_k).
 Autograd alone would keep about twenty tensors of the output's size; here the backward computes them again from x.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 ACTIVATIONS = {
     None: lambda x: x,
@@ -72,13 +73,13 @@ def bezier_backward(x: Tensor, grad: Tensor, dim: int, t_activation: str | None,
 
 class _Bezier(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, dim: int, t_activation: str | None, p_activation: str | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, dim: int, t_activation: str | None, p_activation: str | None) -> Tensor:
         ctx.save_for_backward(x)
         ctx.options = dim, t_activation, p_activation
         return bezier_reference(x, dim, t_activation, p_activation)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (x,) = ctx.saved_tensors
         return bezier_backward(x, grad, *ctx.options), None, None, None
 

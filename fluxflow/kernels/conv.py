@@ -5,19 +5,21 @@ A stride-2 layer correlates a small map s with a big map b, whichever of the two
     ∂L/∂w[k] = Σ_i  s[i] · b[2i + k − padding]
 
 For k = 2a + r only every second element of b takes part, so with b_q[j] = b[2j + q] this is a stride-1 weight gradient
-of half the kernel size for each of the 2×2 phases r. oneDNN runs those at the speed of a matrix product, and the strided
-one several times slower; the result is the same up to rounding. Elsewhere than on CPU PyTorch's own gradient is used.
+of half the kernel size for each of the 2×2 phases r. oneDNN runs those at the speed of a matrix product, and the
+strided one several times slower; the result is the same up to rounding. Elsewhere than on CPU PyTorch's own gradient is
+used.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 from torch.nn.grad import conv2d_weight
 
 
 def phase(big: Tensor, dim: int, r: int, half: int, padding: int, length: int) -> Tensor:
-    """The elements of `big` that kernel taps 2a + r meet along `dim`, padded so that tap a of output i is element i + a."""
+    """The elements of `big` that kernel taps 2a + r meet along `dim`, padded so that tap a of output i meets i + a."""
     shift, parity = divmod(r - padding, 2)
     plane = big.narrow(dim, parity, big.shape[dim] - parity)
     plane = plane[(slice(None),) * dim + (slice(None, None, 2),)]
@@ -47,13 +49,13 @@ def stride2_weight_grad(small: Tensor, big: Tensor, kernel: int, padding: int) -
 
 class _Conv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, padding: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding = padding
         return F.conv2d(x, weight, stride=2, padding=padding)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         kernel, padding = weight.shape[-1], ctx.padding
         extra = tuple(size - 2 * (small - 1) + 2 * padding - kernel for size, small in zip(x.shape[2:], grad.shape[2:]))
@@ -67,13 +69,13 @@ class _Conv(torch.autograd.Function):
 
 class _ConvTranspose(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, padding: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding = padding
         return F.conv_transpose2d(x, weight, stride=2, padding=padding)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, _ = ctx.needs_input_grad
         return (
@@ -94,7 +96,7 @@ def _on_cpu(function: type[torch.autograd.Function], x: Tensor, layer: nn.Conv2d
 
 
 class Conv2dStride2(nn.Conv2d):
-    """nn.Conv2d of stride 2 with an even, square kernel; same parameters, same numbers, faster weight gradient on CPU."""
+    """nn.Conv2d of stride 2 with an even, square kernel: same parameters and numbers, faster weight gradient on CPU."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, padding: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=2, padding=padding)

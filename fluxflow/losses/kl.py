@@ -19,7 +19,7 @@ def kl_divergence(mu: Tensor, logvar: Tensor, free_bits: float = 0.0) -> Tensor:
 
 
 def active_channels(mu: Tensor, threshold: float = 0.01) -> Tensor:
-    """How many latent channels carry information: those whose μ varies by more than `threshold` (Burda et al., 2016)."""
+    """How many latent channels carry information: the variance of their μ exceeds `threshold` (Burda et al., 2016)."""
     return (mu.var(dim=(0, 2, 3)) > threshold).sum()
 
 

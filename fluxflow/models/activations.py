@@ -1,8 +1,8 @@
 """Activations that are cubic Bézier curves.
 
 Convention: a layer that feeds a `BezierActivation` yields five planes [t | p0 | p1 | p2 | p3], concatenated along the
-channel dimension, so that `chunk(5, dim)` separates them and the activation maps 5C channels to C. The channel dimension is
-the last one of [B, D] and [B, T, D] and the second of [B, C, H, W] and beyond.
+channel dimension, so that `chunk(5, dim)` separates them and the activation maps 5C channels to C. The channel
+dimension is the last one of [B, D] and [B, T, D] and the second of [B, C, H, W] and beyond.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Ways to let one signal steer another: FiLM, SPADE, a gated injection, and a mixer that pools tokens into a context."""
+"""Ways to let one signal steer another: FiLM, SPADE, a gated injection, a mixer that pools tokens into a context."""
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ class FiLM(nn.Module):
 
 
 class SPADE(nn.Module):
-    """Spatially-adaptive normalisation, GroupNorm(x)·(1 + γ) + β with maps γ, β from a context map (Park et al., 2019).
+    """Spatially-adaptive normalisation, GroupNorm(x)·(1 + γ) + β with γ, β from a context map (Park et al., 2019).
 
     Args:
         context_nc: channels of the context map.

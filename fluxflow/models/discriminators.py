@@ -1,5 +1,7 @@
 """The patch discriminator of stage 1, spectrally normalised throughout (Isola et al., 2017; Miyato et al., 2018)."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -41,7 +43,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         self.config = {"in_channels": in_channels, "base_ch": base_ch, "depth": depth, "ctx_dim": ctx_dim}
         widths = [base_ch * 2**i for i in range(depth + 1)]
-        blocks = [DownBlock(a, b) for a, b in zip(widths, widths[1:])]
+        blocks = [DownBlock(a, b) for a, b in pairwise(widths)]
         self.backbone = nn.Sequential(conv_pair(in_channels, base_ch), nn.LeakyReLU(0.2), *blocks)
         self.head = spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
         self.ctx_proj = pair(nn.Linear(ctx_dim, widths[-1]), nn.Linear(widths[-1], widths[-1])) if ctx_dim else None

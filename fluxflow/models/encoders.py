@@ -5,7 +5,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, DistilBertConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    DistilBertConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from fluxflow.errors import TextEncoderError
 from fluxflow.models.activations import BezierActivation
@@ -36,8 +43,8 @@ def locate(name: str, download: bool) -> str:
     if isinstance(try_to_load_from_cache(name, "config.json"), str):
         return name
     raise TextEncoderError(
-        f"text model {name!r} is no folder here and not in the local cache: text.download=true fetches it from the hub, "
-        "text=minilm works offline with a pip package, text.pretrain_model=<folder> takes a local copy"
+        f"text model {name!r} is no folder here and not in the local cache: text.download=true fetches it from the "
+        "hub, text=minilm works offline with a pip package, text.pretrain_model=<folder> takes a local copy"
     )
 
 
@@ -48,7 +55,7 @@ class BertTextEncoder(nn.Module):
 
     Args:
         embed_dim: size of the embedding.
-        pretrain_model: folder, pip package or hub name of a transformers encoder; None for a DistilBERT of random weights.
+        pretrain_model: folder, pip package or hub name of an encoder; None for a DistilBERT of random weights.
         download: whether the hub may be asked for it.
         backbone: the transformers configuration to build, without weights, in place of `pretrain_model`.
 
@@ -91,7 +98,8 @@ class BertTextEncoder(nn.Module):
             self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=not download)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise TextEncoderError(f"text model {name!r} could not be loaded ({reason}); text=minilm works offline") from error
+            message = f"text model {name!r} could not be loaded ({reason}); text=minilm works offline"
+            raise TextEncoderError(message) from error
 
     def train(self, mode: bool = True) -> "BertTextEncoder":
         super().train(mode)
@@ -126,7 +134,7 @@ class BertTextEncoder(nn.Module):
         """
         if self.tokenizer is None:
             raise TextEncoderError("this text encoder has no tokenizer: give text.pretrain_model, or set `tokenizer`")
-        device = self.output_layer[0].weight.device
+        device = next(self.output_layer.parameters()).device
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._features]
         if new:
             tokens = self.tokenizer(new, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")

@@ -1,4 +1,4 @@
-"""The flow transformer of stage 2: predicts the velocity of noised latent tokens from the text embedding and the time."""
+"""The flow transformer of stage 2: predicts the velocity of noised latent tokens from the text and the time."""
 
 import torch
 from torch import Tensor, nn

@@ -1,7 +1,7 @@
 """The latent packet: T image tokens, row-major, and one size token.
 
-Convention: `[B, T + 1, D]` with T = h·w for a latent grid of h × w. The last token holds h / max_hw and w / max_hw in its first
-two channels and zeros elsewhere. It is never noised and passes through every network unchanged.
+Convention: `[B, T + 1, D]` with T = h·w for a latent grid of h × w. The last token holds h / max_hw and w / max_hw in
+its first two channels and zeros elsewhere. It is never noised and passes through every network unchanged.
 """
 
 import torch
@@ -24,7 +24,9 @@ def latent_size_of(packed: Tensor, max_hw: int) -> tuple[int, int]:
     """
     sizes = (packed[:, -1, :2].float() * max_hw).round().long().unique(dim=0).tolist()
     if len(sizes) != 1 or sizes[0][0] * sizes[0][1] != packed.shape[1] - 1:
-        raise ValueError(f"a batch of packets holds one size: the size tokens say {sizes} for {packed.shape[1] - 1} tokens")
+        raise ValueError(
+            f"a batch of packets holds one size; the size tokens say {sizes}, with {packed.shape[1] - 1} tokens"
+        )
     return sizes[0][0], sizes[0][1]
 
 

@@ -1,10 +1,11 @@
 """The VAE of stage 1: `FluxCompressor` packs an image into tokens, `FluxExpander` draws the image back.
 
-Convention: images are `[B, 3, H, W]`, float in [-1, 1], with H and W multiples of 2^downscales. Latents form the packet of
-`fluxflow.models.packet`.
+Convention: images are `[B, 3, H, W]`, float in [-1, 1], with H and W multiples of 2^downscales. Latents form the packet
+of `fluxflow.models.packet`.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,7 @@ class TokenAttention(nn.Module):
 
 
 class FluxCompressor(nn.Module):
-    """Variational encoder: an image becomes a Gaussian posterior over a latent map, and a sample of it the latent packet.
+    """Variational encoder: an image becomes a Gaussian over latent maps, and a sample of it the latent packet.
 
     Args:
         in_channels: channels of the image.
@@ -97,13 +98,11 @@ class FluxCompressor(nn.Module):
         }
         self.max_hw, self.checkpointing = max_hw, checkpointing
         channels = torch.linspace(in_channels + 2, max(d_model, 8), downscales + 1, device="cpu").round().int().tolist()
-        stages = list(zip(channels, channels[1:]))
+        stages = list(pairwise(channels))
         self.encoder_first_step = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b * 5, 3, padding=1, bias=False), curve()) for a, b in stages
         )
-        self.encoder_z = nn.ModuleList(
-            nn.Sequential(Conv2dStride2(b, b * 5, 8, padding=3), curve()) for _, b in stages
-        )
+        self.encoder_z = nn.ModuleList(nn.Sequential(Conv2dStride2(b, b * 5, 8, padding=3), curve()) for _, b in stages)
         self.latent_proj = pointwise(channels[-1], d_model)
         self.mu_proj = pointwise(d_model, d_model)
         self.logvar_proj = pointwise(d_model, d_model)
@@ -124,7 +123,7 @@ class FluxCompressor(nn.Module):
 
     def tokens(self, z: Tensor, features: Tensor) -> Tensor:
         """A latent sample with its position and content code through the self-attention, [B, h·w, D]."""
-        code = position_code(*z.shape[2:], z.shape[1], z.device)
+        code = position_code(z.shape[2], z.shape[3], z.shape[1], z.device)
         x = to_tokens(z) + code.to(z.dtype) + to_tokens(features)
         for block in self.token_attn:
             x = self._run(block, x)
@@ -154,7 +153,7 @@ class FluxCompressor(nn.Module):
 
 
 class UpsampleBlock(nn.Module):
-    """Doubles the resolution: SPADE, transposed convolution, dilated convolution, and a faint nearest-neighbour residual."""
+    """Doubles the resolution: SPADE, transposed convolution, dilated convolution, a faint nearest residual."""
 
     def __init__(self, channels: int, context_channels: int) -> None:
         super().__init__()
