@@ -61,7 +61,7 @@ def sample(
     for index, timestep in enumerate(scheduler.timesteps):
         packed = torch.cat([tokens, size_token], dim=1)
         packed = torch.cat([packed, packed]) if guided else packed
-        time = network_time(timestep).to(tokens.dtype).expand(len(packed))
+        time = network_time(timestep).expand(len(packed))
         v = flow(packed, condition, time, latent_size)[:, :-1]
         if guided:
             v = guide(*v.chunk(2), guidance_scale)

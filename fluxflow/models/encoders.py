@@ -137,7 +137,8 @@ class BertTextEncoder(nn.Module):
         device = next(self.output_layer.parameters()).device
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._features]
         if new:
-            tokens = self.tokenizer(new, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
+            length = min(self.max_length, self.tokenizer.model_max_length)
+            tokens = self.tokenizer(new, padding=True, truncation=True, max_length=length, return_tensors="pt")
             features = self.features(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
             if len(self._features) > 50_000:
                 self._features = {c: self._features[c] for c in captions if c in self._features}

@@ -93,6 +93,14 @@ def test_steps_are_trailing(steps):
     assert flow.timesteps == [1000 - 1000 * i // steps - 1 for i in range(steps)]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_time_stays_exact_in_half_precision(dtype):
+    """999·t must name the row of the time embedding; eight bits of mantissa would miss it by up to two rows."""
+    flow = GaussianFlow(0.0, 1.0)
+    assert draw(flow, 50, noise(1).to(dtype)).dtype == dtype
+    assert flow.timesteps == [999 - 20 * i for i in range(50)]
+
+
 def test_size_token_is_never_noised():
     noised = noise()
     assert torch.equal(draw(GaussianFlow(1.0, 1.0), 5, noised)[:, -1], noised[:, -1])

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tokenizers import BertWordPieceTokenizer
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from fluxflow.errors import TextEncoderError
 from fluxflow.models.encoders import BertTextEncoder
@@ -99,6 +99,22 @@ def test_frozen_features_are_computed_once_and_the_projection_every_time(encoder
 
 def test_long_captions_are_cut(encoder):
     assert encoder.encode(["red " * 100]).shape == (1, 7)
+
+
+def test_long_captions_are_cut_to_what_the_tokenizer_knows(encoder, tmp_path):
+    """RoBERTa keeps two of its positions for itself; its tokenizer says how many are left."""
+    configuration = RobertaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=18,
+    )
+    RobertaModel(configuration).save_pretrained(tmp_path)
+    encoder.tokenizer.model_max_length = 16
+    encoder.tokenizer.save_pretrained(tmp_path)
+    assert BertTextEncoder(7, str(tmp_path)).encode(["red " * 100]).shape == (1, 7)
 
 
 def test_config_rebuilds_the_encoder_without_its_folder(encoder):
