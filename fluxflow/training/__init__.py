@@ -1,0 +1,8 @@
+"""Training with Lightning: one module a stage."""
+
+from fluxflow.training.ema import EMA
+from fluxflow.training.flow import FlowLitModule
+from fluxflow.training.schedules import CosineSchedule
+from fluxflow.training.vae import VAELitModule
+
+__all__ = ["EMA", "CosineSchedule", "FlowLitModule", "VAELitModule"]

@@ -1,0 +1,158 @@
+"""Stage 2: the flow over the latent tokens of a frozen VAE, conditioned on text."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from fluxflow.checkpoint import vae_hash
+from fluxflow.diffusion.prediction import add_noise, min_snr_weight, velocity
+from fluxflow.diffusion.schedule import TIMESTEPS, network_time, noise_schedule
+from fluxflow.errors import CheckpointError
+from fluxflow.models import BertTextEncoder, FluxFlowProcessor, LatentSpace
+from fluxflow.training.images import to_signed
+from fluxflow.training.randomness import step_generator
+from fluxflow.training.schedules import CosineSchedule, set_learning_rate
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+TimeSampling = Callable[[int, torch.Generator], Tensor]
+FROZEN = ("latent_space.", "text_encoder.language_model.")
+
+
+class FlowLitModule(LightningModule):
+    """Trains flow and text projection to predict the velocity of noised, normalised latent tokens.
+
+    Checkpoints leave out the frozen networks and hold the VAE's hash in their place.
+
+    Args:
+        latent_space: the frozen VAE of a stage-1 run.
+        flow_processor: the network.
+        text_encoder: its backbone is frozen, its projection trained.
+        optimizer: makes an optimizer from parameters.
+        learning_rate: factor of the learning rate at a step.
+        time_sampling: draws the timesteps of a batch.
+        min_snr_gamma: bound of the min-SNR weight of the loss; None for the plain mean squared error.
+        caption_dropout: share of captions replaced by the empty one, which guidance needs.
+        clip: largest gradient norm.
+        log_every: steps between two rows of training metrics.
+        seed: of the noise.
+    """
+
+    alpha: Tensor
+    sigma: Tensor
+
+    def __init__(
+        self,
+        latent_space: LatentSpace,
+        flow_processor: FluxFlowProcessor,
+        text_encoder: BertTextEncoder,
+        optimizer: MakeOptimizer,
+        learning_rate: CosineSchedule,
+        time_sampling: TimeSampling,
+        min_snr_gamma: float | None = None,
+        caption_dropout: float = 0.1,
+        clip: float = 1.0,
+        log_every: int = 10,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.strict_loading = False  # the frozen networks are not in the checkpoint; on_load_checkpoint is strict
+        self.latent_space = latent_space.eval().requires_grad_(False)
+        self.vae_hash = vae_hash(latent_space)
+        self.flow_processor, self.text_encoder = flow_processor, text_encoder
+        self.make_optimizer, self.learning_rate, self.time_sampling = optimizer, learning_rate, time_sampling
+        self.min_snr_gamma, self.caption_dropout = min_snr_gamma, caption_dropout
+        self.clip, self.log_every, self.seed = clip, log_every, seed
+        alpha, sigma = noise_schedule()
+        self.register_buffer("alpha", alpha[:, None, None], persistent=False)
+        self.register_buffer("sigma", sigma[:, None, None], persistent=False)
+
+    @property
+    def exported(self) -> nn.ModuleDict:
+        """What is averaged and exported."""
+        return nn.ModuleDict({"flow": self.flow_processor, "text_projection": self.text_encoder.output_layer})
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(self.exported.parameters())
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        micro = batch_idx % self.trainer.accumulate_grad_batches
+        generator = step_generator(self.device, self.seed, self.global_rank, self.global_step, micro, "flow")
+        keep = torch.rand(len(batch["caption"]), generator=generator, device=self.device) >= self.caption_dropout
+        captions = [caption if kept else "" for caption, kept in zip(batch["caption"], keep.tolist(), strict=True)]
+        timesteps = self.time_sampling(len(captions), generator)
+        loss = self._loss(to_signed(batch["image"]), captions, timesteps, generator, self.min_snr_gamma)
+        if (self.global_step + 1) % self.log_every == 0:
+            self.log("loss", loss.detach(), prog_bar=True)
+            self.log("train/loss", loss.detach())
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Mean squared error of the velocity over evenly spread timesteps; noise and times are always the same."""
+        count = len(batch["caption"])
+        generator = step_generator(self.device, self.seed, self.global_rank, batch_idx, "validation")
+        timesteps = (torch.arange(count, device=self.device) + 0.5) * TIMESTEPS / count
+        loss = self._loss(to_signed(batch["image"]), batch["caption"], timesteps.long(), generator, None)
+        self.log("val/loss", loss, batch_size=count, sync_dist=True)
+        self.log("step", float(self.global_step))
+
+    def _loss(
+        self,
+        image: Tensor,
+        captions: list[str],
+        timesteps: Tensor,
+        generator: torch.Generator,
+        min_snr_gamma: float | None,
+    ) -> Tensor:
+        """‖v̂(z_t, text, t) − v‖², the mean over all elements, each image weighted where min-SNR is asked for."""
+        size = self.latent_space.latent_size(image.shape[2], image.shape[3])
+        with torch.no_grad():
+            eps = torch.randn(len(image), len(self.latent_space.mean), *size, generator=generator, device=image.device)
+            packed = self.latent_space.encode(image, eps)
+        z0, size_token = packed[:, :-1], packed[:, -1:]
+        noise = torch.randn(z0.shape, generator=generator, device=z0.device)
+        alpha, sigma = self.alpha[timesteps], self.sigma[timesteps]
+        noised = torch.cat([add_noise(z0, noise, alpha, sigma), size_token], dim=1)
+        text = self.text_encoder.encode(captions)
+        prediction = self.flow_processor(noised, text, network_time(timesteps), size)[:, :-1]
+        error = (prediction.float() - velocity(z0, noise, alpha, sigma)).square().mean(dim=(1, 2))
+        if min_snr_gamma is not None:
+            error = error * min_snr_weight(alpha, sigma, min_snr_gamma).flatten()
+        return error.mean()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        rate = set_learning_rate(optimizer, self.learning_rate(self.global_step))
+        norm = clip_grad_norm_(self.exported.parameters(), self.clip)
+        if (self.global_step + 1) % self.log_every == 0:
+            self.log_dict({"train/grad_norm": norm, "train/lr": rate, "step": float(self.global_step + 1)})
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        state = super().state_dict(*args, **kwargs)
+        return {key: value for key, value in state.items() if not key.startswith(FROZEN)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["vae_hash"] = self.vae_hash
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if checkpoint["vae_hash"] != self.vae_hash:
+            raise CheckpointError(
+                f"the checkpoint was trained on another VAE (sha256 {checkpoint['vae_hash'][:12]}…, not "
+                f"{self.vae_hash[:12]}…): give the vae= that it was trained with, or start a new run"
+            )
+        if different := set(checkpoint["state_dict"]) ^ set(self.state_dict()):
+            raise CheckpointError(f"the checkpoint is of another model: it differs in {', '.join(sorted(different)[:3])}")
+
+    def exported_model(self) -> dict[str, Any]:
+        """What the model folder holds."""
+        space = self.latent_space
+        components = {
+            "compressor": space.compressor,
+            "expander": space.expander,
+            "flow_processor": self.flow_processor,
+            "text_encoder": self.text_encoder,
+        }
+        return {"components": components, "latent_mean": space.mean, "latent_std": space.std}

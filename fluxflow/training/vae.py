@@ -1,0 +1,204 @@
+"""Stage 1: the VAE against a patch discriminator."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from fluxflow.losses import (
+    active_channels,
+    cosine_warmup,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    kl_divergence,
+    linear_ramp,
+    r1_penalty,
+    reconstruction_loss,
+)
+from fluxflow.metrics import psnr, ssim
+from fluxflow.models import FluxCompressor, FluxExpander, LatentSpace, PatchDiscriminator
+from fluxflow.training.accumulation import hold_gradients
+from fluxflow.training.images import to_signed
+from fluxflow.training.randomness import step_generator
+from fluxflow.training.schedules import CosineSchedule, set_learning_rate
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class VAELitModule(LightningModule):
+    """Trains compressor and expander on L1 + mse_weight·MSE + β·KL + gan_weight·hinge, and the discriminator on hinge + R1.
+
+    A step encodes once and decodes once. The unit of every schedule is the generator's optimizer step, which is
+    `trainer.global_step`: the discriminator's optimizer is stepped past Lightning's counter.
+
+    Args:
+        compressor, expander, discriminator: the networks.
+        optimizer, discriminator_optimizer: make an optimizer from parameters.
+        learning_rate: factor of both learning rates at a step.
+        mse_weight: of the squared error beside the absolute one.
+        beta: weight of the KL divergence, reached after `beta_warmup` steps.
+        free_bits: nats per latent element that cost nothing.
+        gan_weight: of the generator's adversarial loss, reached `gan_ramp` steps after `gan_start`; 0 leaves the
+            discriminator out.
+        r1_gamma: γ of the R1 penalty, taken every `r1_every` steps and scaled by that interval.
+        clip: largest gradient norm of each optimizer.
+        accumulate: batches whose gradients make one step.
+        statistics_images: training images over which the exported latent statistics are measured.
+        log_every: steps between two rows of training metrics.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self,
+        compressor: FluxCompressor,
+        expander: FluxExpander,
+        discriminator: PatchDiscriminator,
+        optimizer: MakeOptimizer,
+        discriminator_optimizer: MakeOptimizer,
+        learning_rate: CosineSchedule,
+        mse_weight: float = 0.1,
+        beta: float = 1e-4,
+        beta_warmup: int = 1000,
+        free_bits: float = 0.0,
+        gan_weight: float = 0.1,
+        gan_start: int = 5000,
+        gan_ramp: int = 5000,
+        r1_gamma: float = 1.0,
+        r1_every: int = 16,
+        clip: float = 1.0,
+        accumulate: int = 1,
+        statistics_images: int = 1024,
+        log_every: int = 10,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.latent_space = LatentSpace(compressor, expander)
+        self.discriminator = discriminator
+        self.make_optimizer, self.make_discriminator_optimizer = optimizer, discriminator_optimizer
+        self.learning_rate = learning_rate
+        self.mse_weight, self.beta, self.beta_warmup, self.free_bits = mse_weight, beta, beta_warmup, free_bits
+        self.gan_weight, self.gan_start, self.gan_ramp = gan_weight, gan_start, gan_ramp
+        self.r1_gamma, self.r1_every = r1_gamma, r1_every
+        self.clip, self.accumulate = clip, accumulate
+        self.statistics_images, self.log_every, self.seed = statistics_images, log_every, seed
+
+    @property
+    def exported(self) -> nn.Module:
+        """What is averaged and exported."""
+        return self.latent_space
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        generator = self.make_optimizer(p for p in self.exported.parameters() if p.requires_grad)
+        return [generator, self.make_discriminator_optimizer(self.discriminator.parameters())]
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        step, last = self.global_step, (batch_idx + 1) % self.accumulate == 0
+        real = to_signed(batch["image"])
+        packed, mu, logvar = self.latent_space.compressor(real, training=True, eps=self._noise(real, step, batch_idx))
+        fake = self.latent_space.expander(packed, latent_size=(mu.shape[2], mu.shape[3]))
+        context = packed[:, :-1].mean(dim=1).detach()
+
+        metrics = {}
+        adversarial = self.gan_weight * linear_ramp(step, self.gan_start, self.gan_ramp)
+        if adversarial > 0:
+            metrics |= self._discriminator_step(real, fake.detach(), context, step, last)
+
+        beta = self.beta * cosine_warmup(step, self.beta_warmup)
+        reconstruction = reconstruction_loss(fake, real, self.mse_weight)
+        kl = kl_divergence(mu.float(), logvar.float(), self.free_bits)
+        loss = reconstruction + beta * kl
+        if adversarial > 0:
+            loss = loss + adversarial * hinge_generator_loss(self.discriminator(fake, context))
+        metrics |= self._generator_step(loss, step, last)
+
+        if last and self.global_step % self.log_every == 0:
+            self.log("loss", loss.detach(), prog_bar=True)
+            metrics |= {"l1_mse": reconstruction.detach(), "kl": kl.detach(), "beta": beta, "gan_weight": adversarial}
+            metrics |= {"active_channels": active_channels(mu.detach()).float()}
+            metrics |= {"posterior_std": (0.5 * logvar.detach()).exp().mean()}
+            self.log_dict({f"train/{name}": value for name, value in metrics.items()})
+            self.log("step", float(self.global_step))  # the x axis: Lightning's own counts batches
+
+    def _discriminator_step(
+        self, real: Tensor, fake: Tensor, context: Tensor, step: int, last: bool
+    ) -> dict[str, Tensor]:
+        """Hinge loss, and R1 every `r1_every` steps; returns metrics."""
+        self.discriminator.requires_grad_(True)
+        logits = self.discriminator(torch.cat([real, fake]), torch.cat([context, context]))
+        logits_real, logits_fake = logits.float().chunk(2)
+        loss = hinge_discriminator_loss(logits_real, logits_fake)
+        if self.r1_gamma > 0 and step % self.r1_every == 0:
+            real = real.detach().requires_grad_(True)
+            penalty = r1_penalty(self.discriminator(real, context).float(), real)
+            loss = loss + self.r1_gamma * self.r1_every * penalty
+        _, optimizer = self.optimizers(use_pl_optimizer=False)
+        norm = self._backward_and_step(loss, optimizer, optimizer, step, last)
+        self.discriminator.requires_grad_(False)
+        return {
+            "loss_discriminator": loss.detach(),
+            "logits_real": logits_real.detach().mean(),
+            "logits_fake": logits_fake.detach().mean(),
+            "grad_norm_discriminator": norm,
+        }
+
+    def _generator_step(self, loss: Tensor, step: int, last: bool) -> dict[str, Any]:
+        """Backward and, after the last batch of a step, the optimizer; returns metrics."""
+        counted, _ = self.optimizers()
+        optimizer, _ = self.optimizers(use_pl_optimizer=False)
+        norm = self._backward_and_step(loss, optimizer, counted, step, last)
+        return {"grad_norm": norm, "lr": optimizer.param_groups[0]["lr"]}
+
+    def _backward_and_step(self, loss: Tensor, optimizer: Optimizer, stepper: Any, step: int, last: bool) -> Tensor:
+        """Accumulates the gradient of `loss`; `stepper` is the optimizer, or Lightning's wrapper that counts its steps."""
+        with hold_gradients(self.trainer, not last):
+            self.manual_backward(loss / self.accumulate)
+        if not last:
+            return loss.new_zeros(())
+        set_learning_rate(optimizer, self.learning_rate(step))
+        norm = clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], self.clip)
+        stepper.step()
+        optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        image = to_signed(batch["image"])
+        reconstruction = self.latent_space.reconstruct(image).float()
+        values = {
+            "val/loss": reconstruction_loss(reconstruction, image, self.mse_weight),
+            "val/psnr": psnr(reconstruction, image).mean(),
+            "val/ssim": ssim(reconstruction, image).mean(),
+        }
+        self.log_dict(values, batch_size=len(image), sync_dist=True)
+        self.log("step", float(self.global_step))
+
+    def exported_model(self) -> dict[str, Any]:
+        """What the model folder holds, with the statistics of the latents of training images."""
+        mean, std = self._latent_statistics()
+        components = {"compressor": self.latent_space.compressor, "expander": self.latent_space.expander}
+        return {"components": components, "latent_mean": mean, "latent_std": std}
+
+    @torch.no_grad()
+    def _latent_statistics(self) -> tuple[Tensor, Tensor]:
+        """Per-channel mean and deviation of the tokens of `statistics_images` training images, [D] each."""
+        tokens, seen = [], 0
+        for index, batch in enumerate(self.trainer.datamodule.train_dataloader()):
+            image = to_signed(batch["image"].to(self.device))
+            eps = self._noise(image, self.global_step, index)
+            tokens.append(self.latent_space.compressor(image, eps=eps)[:, :-1].double().flatten(0, 1).cpu())
+            seen += len(image)
+            if seen >= self.statistics_images:
+                break
+        values = torch.cat(tokens)
+        return values.mean(dim=0).float(), values.std(dim=0).float()
+
+    def _noise(self, image: Tensor, step: int, batch_idx: int) -> Tensor:
+        size = self.latent_space.latent_size(image.shape[2], image.shape[3])
+        identity = (self.seed, self.global_rank, step, batch_idx % self.accumulate, "posterior")
+        generator = step_generator(image.device, *identity)
+        channels = self.latent_space.compressor.config["d_model"]
+        return torch.randn(len(image), channels, *size, generator=generator, device=image.device)
