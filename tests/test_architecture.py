@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "train.py", ROOT / "sample.py", *sorted((ROOT / "fluxflow").rglob("*.py"))]
 HEAVY = {"torch", "lightning", "transformers", "diffusers", "torchmetrics", "webdataset", "numpy"}
-DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow"}  # of the imported names that differ
+DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow", "yaml": "pyyaml"}  # of the imported names that differ
 
 
 def module_name(path: Path) -> str:
