@@ -182,6 +182,6 @@ def device_of(name: str) -> torch.device:
         raise ConfigError(f"device={name} cannot be used here; try device=cpu or device=auto.") from error
 
 
-def slug(text: str, length: int = 40) -> str:
+def slug(text: str, length: int = 60) -> str:
     """Return `text` as part of a file name."""
     return re.sub(r"[^\w]+", "-", text.lower()).strip("-")[:length].strip("-") or "empty"

@@ -189,8 +189,7 @@ class FluxFlowPipeline(DiffusionPipeline):
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write this pipeline as a model folder."""
-        config = self.config
-        save_model(save_directory, self.components, config["latent_mean"], config["latent_std"], config["sample_size"])
+        save_model(save_directory, **self.components, **self.parameters)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, torch_dtype: torch.dtype | None = None) -> "FluxFlowPipeline":

@@ -159,7 +159,7 @@ def test_without_a_training_size_one_must_be_given(pipeline: FluxFlowPipeline) -
 
 def test_a_vae_alone_cannot_draw(pipeline: FluxFlowPipeline, tmp_path: Path) -> None:
     parts = {"compressor": pipeline.compressor, "expander": pipeline.expander}
-    save_model(tmp_path, parts, pipeline.config["latent_mean"], pipeline.config["latent_std"])
+    save_model(tmp_path, **parts, **pipeline.parameters)
     with pytest.raises(
         CheckpointError, match="has no flow_processor and no text_encoder and no tokenizer: a VAE alone"
     ):

@@ -5,7 +5,7 @@ After stage 1 it holds compressor and expander, after stage 2 every component, s
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ import diffusers
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor, nn
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fluxflow.checkpoint.files import AtomicFiles
 from fluxflow.checkpoint.networks import digest, load_network, read_json, stage_network
@@ -49,34 +49,48 @@ class ModelIndex:
 
 def save_model(
     folder: str | Path,
-    components: Mapping[str, Any],
+    *,
+    compressor: nn.Module,
+    expander: nn.Module,
     latent_mean: Tensor | Sequence[float],
     latent_std: Tensor | Sequence[float],
+    flow_processor: nn.Module | None = None,
+    text_encoder: nn.Module | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    scheduler: DPMSolverMultistepScheduler | None = None,
     sample_size: int | Sequence[int] | None = None,
 ) -> None:
-    """Write a model folder; a killed writer leaves the old one, and files that would not change are not rewritten.
+    """Write a model folder; a killed writer leaves the old one, and weights that have not changed are not rewritten.
 
     Args:
         folder: where `model_index.json` goes.
-        components: of `COMPONENTS`, those that exist; compressor and expander always. None counts as absent, and
-            the tokenizer is the text encoder's own unless another is given.
-        latent_mean: mean of each latent channel, [D].
-        latent_std: deviation of each latent channel, [D].
+        compressor, expander: the VAE.
+        latent_mean, latent_std: mean and deviation of each latent channel, [D].
+        flow_processor, text_encoder: the networks of stage 2.
+        tokenizer: the text encoder's own by default.
+        scheduler: the solver of the sampler.
         sample_size: side, or height and width, in pixels, of the training images: the default size of samples.
     """
     folder = Path(folder)
-    present = {name: component for name, component in components.items() if component is not None}
-    if "text_encoder" in present:
-        present.setdefault("tokenizer", present["text_encoder"].tokenizer)
-    _check_components(present)
+    components = {
+        "compressor": compressor,
+        "expander": expander,
+        "flow_processor": flow_processor,
+        "text_encoder": text_encoder,
+        "tokenizer": tokenizer or getattr(text_encoder, "tokenizer", None),
+        "scheduler": scheduler,
+    }
+    for name, component in components.items():
+        if component is not None and COMPONENTS[name] not in (None, type(component).__name__):
+            raise CheckpointError(f"{name} must be a {COMPONENTS[name]}, not a {type(component).__name__}.")
     mean, std = _statistic(latent_mean), _statistic(latent_std)
     index: dict[str, Any] = {"_class_name": "FluxFlowPipeline", "_diffusers_version": diffusers.__version__}
     with AtomicFiles() as files:
-        for name in COMPONENTS:
-            index[name] = _stage_component(name, present.get(name), folder / name, files)
+        for name, component in components.items():
+            index[name] = _stage_component(component, folder / name, files)
         index["latent_mean"], index["latent_std"] = mean.tolist(), std.tolist()
         index["sample_size"] = list(as_size(sample_size)) if sample_size is not None else None
-        index["vae_hash"] = _hash(present["compressor"], present["expander"], mean, std)
+        index["vae_hash"] = _hash(compressor, expander, mean, std)
         files.target(folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
@@ -138,18 +152,7 @@ def as_size(size: int | Sequence[int]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _check_components(components: Mapping[str, Any]) -> None:
-    if unknown := sorted(set(components) - set(COMPONENTS)):
-        raise CheckpointError(f"A model folder has no component {', '.join(unknown)}; it has {', '.join(COMPONENTS)}.")
-    if missing := sorted(set(VAE) - set(components)):
-        raise CheckpointError(f"A model folder needs a {' and an '.join(missing)}.")
-    for name, component in components.items():
-        expected = COMPONENTS[name]
-        if expected and type(component).__name__ != expected:
-            raise CheckpointError(f"The {name} of a model must be a {expected}, not a {type(component).__name__}.")
-
-
-def _stage_component(name: str, component: Any, folder: Path, files: AtomicFiles) -> list[str | None]:
+def _stage_component(component: Any, folder: Path, files: AtomicFiles) -> list[str | None]:
     """Write one component through `files`; return its entry in the index: library and class."""
     if component is None:
         return [None, None]
