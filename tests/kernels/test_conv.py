@@ -22,7 +22,7 @@ def assert_same(values: list[Tensor], expected: list[Tensor], tolerance: float) 
     for value, reference in zip(values, expected, strict=True):
         assert value.shape == reference.shape
         assert value.dtype == reference.dtype
-        assert float((value - reference).abs().max()) <= tolerance * float(reference.abs().max())
+        assert float((value - reference).detach().abs().max()) <= tolerance * float(reference.detach().abs().max())
 
 
 @pytest.mark.parametrize(("ours", "torchs"), LAYERS)
@@ -48,8 +48,8 @@ def test_float32_at_the_kernels_of_the_networks(layer, shape):
     assert_same(values, [tensor.float() for tensor in expected], 2e-6)
 
 
-@pytest.mark.parametrize("layer", [Conv2dStride2(2, 3, 4, 1), ConvTranspose2dStride2(2, 3, 4, 1)])
-@pytest.mark.parametrize("size", [(6, 6), (5, 7)])
+@pytest.mark.parametrize("layer", [Conv2dStride2(2, 2, 4, 1), ConvTranspose2dStride2(2, 2, 4, 1)])
+@pytest.mark.parametrize("size", [(4, 4), (5, 3)])
 def test_first_and_second_derivatives(layer, size):
     layer = layer.double()
     x = torch.randn(1, 2, *size, dtype=torch.float64, requires_grad=True)
