@@ -5,10 +5,13 @@ torch and Lightning are imported inside functions, so that `--help`, `--cfg job`
 """
 
 import functools
+import inspect
+import logging
 import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +21,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from hydra.types import RunMode
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fluxflow import configuration
 from fluxflow.errors import ConfigError, FluxFlowError
@@ -31,6 +35,12 @@ if TYPE_CHECKING:
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OPTIMIZER = re.compile(r"torch\.optim\.[A-Z]\w*")
+LIGHTNING_CHATTER = (
+    ".*LeafSpec.*deprecated",
+    ".*in eval mode at the start",
+    ".*infer the `batch_size`",
+    ".*not resumable",
+)
 USER_MISTAKES = (TypeError, ValueError, ImportError)
 
 OmegaConf.register_new_resolver("multiply", lambda a, b: a * b)
@@ -45,7 +55,9 @@ def run(main: Callable[[], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing by itself
     try:
         main()
-    except (HydraException, OmegaConfBaseException) as error:
+    except FluxFlowError as error:
+        sys.exit(f"error: {error}")
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         if wants_traceback:
             raise
         sys.exit(f"error: {explain(error)}")
@@ -54,7 +66,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Wrap the function below `hydra.main`: its FluxFlowErrors become one line, and a sweep goes on after a failed job."""
+    """Wrap the function below `hydra.main`: its FluxFlowErrors become one line, and a sweep outlives a failed job."""
 
     @functools.wraps(task)
     def reported(config: DictConfig) -> None:
@@ -107,8 +119,9 @@ class Training:
 
 def train(config: DictConfig) -> None:
     """Check `config`, build the run that it describes, train, and exit with 128 + n after signal n."""
-    plain = resolved(config)
-    configuration.check(plain, resolved(_reference()))
+    plain = checked(config, _reference())
+    if HydraConfig.get().mode == RunMode.MULTIRUN and config.trainer.strategy != "auto":
+        raise ConfigError("A sweep (-m) trains its jobs one after the other on one device: take strategy=single.")
     run_dir = Path(config.run_dir)
     checkpoint = find_checkpoint(config.resume, run_dir)
     if checkpoint is None and (run_dir / "checkpoints").is_dir():
@@ -120,20 +133,40 @@ def train(config: DictConfig) -> None:
     if checkpoint is not None:
         configuration.check_same_model(read_checkpoint(checkpoint)["config"], plain, checkpoint)
     training = build_training(config)
-    training.trainer.fit(training.module, training.data, ckpt_path=checkpoint)
+    training.trainer.fit(training.module, training.data, ckpt_path=checkpoint, weights_only=True)
     stopped = next(c.signal for c in training.trainer.callbacks if isinstance(c, Interruption))
     if stopped is not None:
         sys.exit(128 + stopped)
 
 
+def checked(config: DictConfig, reference: DictConfig) -> dict[str, Any]:
+    """Return `config` as plain containers, interpolations resolved, if it can work.
+
+    Args:
+        config: what a user composed.
+        reference: the same choice of groups without any other override.
+
+    Raises:
+        ConfigError: a key, a value or a combination that cannot work.
+        CheckpointError: `config.vae` holds no VAE.
+    """
+    configuration.check_keys(_containers(config), _containers(reference))
+    configuration.check_ranges(_containers(config))
+    plain = resolved(config)
+    configuration.check_combinations(plain)
+    return plain
+
+
 def build_training(config: DictConfig) -> Training:
     """Build the module, the data and the trainer of a checked config."""
     import torch
-    from lightning import seed_everything
 
     from fluxflow.training.callbacks import Interruption, RunRecord
 
-    seed_everything(config.seed, workers=True)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in LIGHTNING_CHATTER:
+        warnings.filterwarnings("ignore", message)
+    torch.manual_seed(config.seed)
     torch.set_float32_matmul_precision(config.matmul_precision)
     data, module = build(config.data), build(config.stage)
     callbacks = [callback for callback in build(config.callbacks).values() if callback is not None]
@@ -143,15 +176,13 @@ def build_training(config: DictConfig) -> Training:
 
 
 def build(node: DictConfig, **arguments: Any) -> Any:
-    """Instantiate a config node, nested objects included, if every `_target_` is one of the shipped configs' or an optimizer.
+    """Instantiate a config node and what it holds, if each `_target_` is an optimizer or one of the shipped configs.
 
     Raises:
         ConfigError: a target that is not allowed, or arguments that its constructor refuses.
     """
-    shipped = shipped_targets()
-    for target in _targets(OmegaConf.to_container(node, resolve=True)):
-        if target not in shipped and not OPTIMIZER.fullmatch(target):
-            raise ConfigError(configuration.unknown_value("_target_", target, sorted(shipped)))
+    for key, found in _objects(OmegaConf.to_container(node, resolve=True), node._get_full_key(None)):
+        _check_object(key, found)
     try:
         return instantiate(node, **arguments, _convert_="all")
     except InstantiationException as error:
@@ -160,16 +191,15 @@ def build(node: DictConfig, **arguments: Any) -> Any:
             cause = cause.__cause__
         if isinstance(cause, FluxFlowError):
             raise cause from error
-        if cause is None or isinstance(cause, USER_MISTAKES):
-            raise ConfigError(" ".join(str(error).split())) from error
+        if isinstance(cause, USER_MISTAKES):
+            key = re.search(r"full_key: (\S+)", str(error))
+            raise ConfigError(f"{key[1] if key else node._get_full_key(None)}: {cause}") from error
         raise
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
     """Return a config as plain containers with every interpolation resolved."""
-    container = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    return _containers(config, resolve=True)
 
 
 @functools.cache
@@ -180,8 +210,28 @@ def shipped_targets() -> frozenset[str]:
 
 
 def sizes(overrides: list[str]) -> dict[str, int]:
-    """Return the number of parameters of each network of the config that `overrides` choose; nothing is allocated."""
-    raise NotImplementedError(overrides)
+    """Return the number of parameters of each network of the config that `overrides` choose; nothing is trained.
+
+    The VAE's and the flow's networks take no memory; the text encoder is loaded.
+    """
+    import torch
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        stages = [compose("train", [*overrides, f"stage={stage}"]) for stage in ("vae", "flow")]
+    with torch.device("meta"):
+        nodes = {name: node for config in stages for name, node in config.stage.items() if _is_network(node)}
+        networks = {name: build(node) for name, node in nodes.items()}
+    networks["text_encoder"] = build(stages[0].text)
+    return {
+        f"{type(network).__name__} ({name})": sum(parameter.numel() for parameter in network.parameters())
+        for name, network in networks.items()
+    }
+
+
+def _containers(config: DictConfig, resolve: bool = False) -> dict[str, Any]:
+    container = OmegaConf.to_container(config, resolve=resolve)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def _reference() -> DictConfig:
@@ -191,12 +241,45 @@ def _reference() -> DictConfig:
     return compose(HydraConfig.get().job.config_name, overrides=groups)
 
 
-def _targets(node: Any) -> list[str]:
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    own = [str(node["_target_"])] if isinstance(node, dict) and "_target_" in node else []
-    return own + [target for child in children for target in _targets(child)]
+def _objects(node: Any, key: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the objects that a node describes, each with its dotted key, itself first."""
+    if isinstance(node, list):
+        return [found for index, child in enumerate(node) for found in _objects(child, f"{key}[{index}]")]
+    if not isinstance(node, dict):
+        return []
+    children = [found for name, child in node.items() for found in _objects(child, f"{key}.{name}" if key else name)]
+    return [(key, node), *children] if "_target_" in node else children
+
+
+def _check_object(key: str, node: dict[str, Any]) -> None:
+    target = str(node["_target_"])
+    if target not in shipped_targets() and not OPTIMIZER.fullmatch(target):
+        raise ConfigError(configuration.unknown_value(f"{key}._target_", target, sorted(shipped_targets())))
+    parameters = inspect.signature(get_object(target)).parameters
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in node:
+        if name not in parameters and not name.startswith("_"):
+            raise ConfigError(configuration.unknown_key(f"{key}.{name}", [f"{key}.{known}" for known in parameters]))
+
+
+def _is_network(node: Any) -> bool:
+    target = node.get("_target_", "") if isinstance(node, DictConfig) else ""
+    return target.startswith("fluxflow.models.") and not target.endswith("BertTextEncoder")
 
 
 def _remove_if_empty(folder: Path) -> None:
     if folder.is_dir() and folder != Path.cwd() and not any(folder.iterdir()):
         folder.rmdir()
+
+
+def main(arguments: list[str]) -> None:
+    """Print the table of `python -m fluxflow.build sizes [override …]`."""
+    if arguments[:1] != ["sizes"]:
+        sys.exit("usage: python -m fluxflow.build sizes [model=default …]")
+    for name, count in sizes(arguments[1:]).items():
+        print(f"{name:38} {count:12,}  {count / 1e6:6.1f} M")
+
+
+if __name__ == "__main__":
+    run(lambda: main(sys.argv[1:]))

@@ -1,42 +1,35 @@
-"""What a config must satisfy before any work starts, and the sentences for what does not. Knows neither Hydra nor torch."""
+"""What a config must satisfy before any work starts, and the sentences for what does not; without Hydra and torch."""
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fluxflow.errors import CheckpointError, ConfigError
-from fluxflow.runs import LAST, find_checkpoint
+from fluxflow.runs import LAST, find_checkpoint, find_model
 
 DATED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
 VAE_MODULE = "fluxflow.training.VAELitModule"
+VAE_ARGUMENTS = {"vae_dim": "d_model", "downscales": "downscales", "max_hw": "max_hw"}  # of FluxCompressor
 MODEL_VERSIONS = ("0.3.0",)
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 SMALLEST = {
-    "seed": 0, "steps": 1, "log_every": 1, "val_every": 1, "save_every": 1, "preview_every": 1,
+    "seed": 0, "steps": 1, "accumulate": 1, "log_every": 1, "val_every": 1, "save_every": 1, "preview_every": 1,
     "data.image_size": 1, "data.batch_size": 1, "data.num_workers": 0,
 }  # fmt: skip
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a mapping or null"}
 
 
-def check(config: dict[str, Any], reference: dict[str, Any]) -> None:
-    """Refuse a resolved training config that cannot work.
+def check_keys(config: dict[str, Any], reference: dict[str, Any], prefix: str = "") -> None:
+    """Refuse unknown keys, missing values and values of another type.
 
     Args:
-        config: root keys of configs/train.yaml and its groups, plain containers.
+        config: a config before interpolations are resolved. An object may have arguments that `reference` lacks.
         reference: the same choice of groups without any other override: the keys and types that exist.
-
-    Raises:
-        ConfigError: an unknown key, a value of another type or out of range, or keys that exclude each other.
+        prefix: the dotted key of both, with a dot at its end.
     """
-    check_keys(config, reference)
-    check_ranges(config)
-    check_combinations(config)
-
-
-def check_keys(config: dict[str, Any], reference: dict[str, Any], prefix: str = "") -> None:
-    """Refuse keys that `reference` lacks and values of another type; the arguments of an object are its own affair."""
     for name, value in config.items():
         key = f"{prefix}{name}"
         if name not in reference:
@@ -46,7 +39,7 @@ def check_keys(config: dict[str, Any], reference: dict[str, Any], prefix: str = 
         if value == "???":
             raise ConfigError(f"{key} has no value: give {key}=.")
         expected = reference[name]
-        if value is None or expected is None:
+        if value is None or expected is None or _is_interpolation(value):
             continue
         if not _fits(value, expected):
             raise ConfigError(f"{key} must be {KINDS[type(expected)]}, not {value!r}.")
@@ -55,11 +48,11 @@ def check_keys(config: dict[str, Any], reference: dict[str, Any], prefix: str = 
 
 
 def check_ranges(config: dict[str, Any]) -> None:
-    """Refuse numbers and choices out of range."""
-    model = {f"model.{name}": 1 for name, value in config["model"].items() if not isinstance(value, (bool, str))}
+    """Refuse numbers and choices out of range; `config` may hold interpolations."""
+    model = {f"model.{name}": 1 for name, value in config["model"].items() if name not in ("version", "checkpointing")}
     for key, smallest in (SMALLEST | model).items():
         value = select(config, key)
-        if value is None or value < smallest:
+        if value is None or (not _is_interpolation(value) and value < smallest):
             raise ConfigError(f"{key} must be at least {smallest}, not {'null' if value is None else value}.")
     for key, choices in {"model.version": MODEL_VERSIONS, "matmul_precision": MATMUL_PRECISIONS}.items():
         if (value := str(select(config, key))) not in choices:
@@ -67,19 +60,40 @@ def check_ranges(config: dict[str, Any]) -> None:
 
 
 def check_combinations(config: dict[str, Any]) -> None:
-    """Refuse keys that exclude each other."""
+    """Refuse keys that exclude each other, or a VAE of another latent, in a resolved config."""
     factor, size = 2 ** config["model"]["downscales"], config["data"]["image_size"]
     if size % factor:
         below, above = size // factor * factor, (size // factor + 1) * factor
         nearest = f"{below} or {above}" if below else f"{above}"
         raise ConfigError(f"data.image_size={size} is not a multiple of {factor} (2^model.downscales): take {nearest}.")
     if config["stage"]["_target_"] == VAE_MODULE:
+        if config["vae"] is not None:
+            raise ConfigError("vae= is the VAE on which stage=flow trains; stage=vae makes a new one: leave it out.")
         if str(config["trainer"]["precision"]).startswith("16"):
             raise ConfigError("stage=vae trains a GAN, which precision=fp16 cannot: take precision=bf16 or fp32.")
         if config["trainer"]["strategy"] == "fsdp":
             raise ConfigError("strategy=fsdp is for stage=flow alone: take strategy=ddp for stage=vae.")
     elif config["vae"] is None:
         raise ConfigError("stage=flow needs the VAE of stage 1: give vae=<its run or model folder>.")
+    else:
+        check_vae(config["vae"], config["model"])
+
+
+def check_vae(vae: str, model: dict[str, Any]) -> None:
+    """Refuse the VAE of another latent than `model` describes.
+
+    Raises:
+        CheckpointError: there is no model.
+        ConfigError: the message names the keys that differ.
+    """
+    path = find_model(vae) / "compressor" / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: copy the whole model folder, or train the VAE again.")
+    there = json.loads(path.read_text(encoding="utf-8"))
+    differing = [key for key, argument in VAE_ARGUMENTS.items() if there[argument] != model[key]]
+    if differing:
+        what = ", ".join(f"model.{key}={there[VAE_ARGUMENTS[key]]}" for key in differing)
+        raise ConfigError(f"The VAE of {vae} was trained with {what}: choose the same model= for stage=flow.")
 
 
 def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: Path) -> None:
@@ -98,7 +112,9 @@ def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: P
     differing = [key for key in keys if select(there, key) != select(here, key)]
     if differing:
         what = ", ".join(f"{key} is {select(there, key)} there and {select(here, key)} here" for key in differing)
-        raise CheckpointError(f"{path} is of another model: {what}. Repeat the options of that run, or leave out resume.")
+        raise CheckpointError(
+            f"{path} is of another model: {what}. Repeat the options of that run, or leave out resume."
+        )
 
 
 def run_folder(stage_dir: str, name: str, resume: str | None) -> str:
@@ -154,6 +170,10 @@ def select(config: dict[str, Any], key: str) -> Any:
     for name in key.split("."):
         value = value.get(name) if isinstance(value, dict) else None
     return value
+
+
+def _is_interpolation(value: Any) -> bool:
+    return isinstance(value, str) and "${" in value
 
 
 def _fits(value: Any, expected: Any) -> bool:

@@ -80,3 +80,16 @@ def test_another_model_is_refused_by_its_keys() -> None:
         configuration.check_same_model(REFERENCE, changed("model.vae_dim", 64), Path("last.ckpt"))
     with pytest.raises(CheckpointError, match="stage is VAELitModule there and FlowLitModule here"):
         configuration.check_same_model(REFERENCE, changed("stage", {"_target_": "a.FlowLitModule"}), Path("last.ckpt"))
+
+
+def test_a_vae_of_another_latent_is_refused_by_its_keys(tmp_path: Path) -> None:
+    config = tmp_path / "model" / "compressor" / "config.json"
+    config.parent.mkdir(parents=True)
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="missing"):
+        configuration.check_vae(str(tmp_path), {})
+    config.write_text('{"d_model": 32, "downscales": 3, "max_hw": 1024}')
+    model = {"vae_dim": 32, "downscales": 3, "max_hw": 1024}
+    configuration.check_vae(str(tmp_path), model)
+    with pytest.raises(ConfigError, match=r"model\.downscales=3: choose"):
+        configuration.check_vae(str(tmp_path), model | {"downscales": 4})

@@ -149,10 +149,11 @@ class FlowLitModule(LightningModule):
     def exported_model(self) -> dict[str, Any]:
         """What the model folder holds."""
         space = self.latent_space
-        components = {
+        return {
             "compressor": space.compressor,
             "expander": space.expander,
             "flow_processor": self.flow_processor,
             "text_encoder": self.text_encoder,
+            "latent_mean": space.mean,
+            "latent_std": space.std,
         }
-        return {"components": components, "latent_mean": space.mean, "latent_std": space.std}

@@ -43,14 +43,18 @@ class MetricsFile(Logger):
         if not self._columns:
             self._begin(step)
         if step != self._row.get("step"):
-            self.save()
+            self._append()
             self._row = {"step": step}
         self._row.update(metrics)
 
     @rank_zero_only
-    def save(self) -> None:
-        """Write the pending row."""
-        if len(self._row) < 2:
+    def finalize(self, status: str) -> None:
+        """Write the last row."""
+        self._append()
+        self._row = {}
+
+    def _append(self) -> None:
+        if not self._row:
             return
         if new := [name for name in self._row if name not in self._columns]:
             earlier = self._read()
@@ -58,12 +62,6 @@ class MetricsFile(Logger):
             self._write(earlier)
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(self._row)
-        self._row = {"step": self._row["step"]}
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Write the pending row."""
-        self.save()
 
     def _begin(self, step: int) -> None:
         """Keep the rows before `step` of a file that is continued."""

@@ -179,8 +179,8 @@ class VAELitModule(LightningModule):
     def exported_model(self) -> dict[str, Any]:
         """What the model folder holds, with the statistics of the latents of training images."""
         mean, std = self._latent_statistics()
-        components = {"compressor": self.latent_space.compressor, "expander": self.latent_space.expander}
-        return {"components": components, "latent_mean": mean, "latent_std": std}
+        space = self.latent_space
+        return {"compressor": space.compressor, "expander": space.expander, "latent_mean": mean, "latent_std": std}
 
     @torch.no_grad()
     def _latent_statistics(self) -> tuple[Tensor, Tensor]:

@@ -40,13 +40,10 @@ class Checkpoints(Callback):
         value = trainer.callback_metrics.get(self.monitor)
         if value is not None and float(value) < self.best:
             self.best = float(value)
-            trainer.save_checkpoint(self.run_dir / "checkpoints" / "best.ckpt")
+            trainer.save_checkpoint(self.run_dir / "checkpoints" / "best.ckpt", weights_only=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer, pl_module)  # a signal between two steps
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._export(trainer, pl_module)  # what the module measures at the end of training is part of the model
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -57,10 +54,11 @@ class Checkpoints(Callback):
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step > self._saved:
             self._saved = trainer.global_step
-            trainer.save_checkpoint(self.run_dir / "checkpoints" / "last.ckpt")
+            trainer.save_checkpoint(self.run_dir / "checkpoints" / "last.ckpt", weights_only=False)
             self._export(trainer, pl_module)
 
     def _export(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             with averaged(trainer, pl_module):
-                save_model(self.run_dir / "model", sample_size=trainer.datamodule.image_size, **pl_module.exported_model())
+                size = trainer.datamodule.image_size
+                save_model(self.run_dir / "model", **pl_module.exported_model(), sample_size=size)

@@ -13,6 +13,7 @@ from PIL import Image
 from fluxflow.pictures import grid, reconstruction_sheet, save_png
 from fluxflow.pipeline import FluxFlowPipeline
 from fluxflow.training.callbacks.weights import averaged
+from fluxflow.training.images import to_signed
 
 
 class Previews(Callback, ABC):
@@ -72,7 +73,7 @@ class Reconstructions(Previews):
 
     def draw(self, trainer: Trainer, pl_module: LightningModule, title: str) -> Image.Image:
         """Return originals, reconstructions and the PSNR of each."""
-        images = to_unit(self.images.to(pl_module.device))
+        images = to_signed(self.images.to(pl_module.device))
         return reconstruction_sheet(images, pl_module.latent_space.reconstruct(images), self.captions, title)
 
 

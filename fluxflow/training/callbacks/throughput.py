@@ -14,9 +14,14 @@ class Throughput(Callback):
 
     Validation, previews and saving count for neither. On a GPU the wait is an upper bound: work that is still queued
     there goes on meanwhile.
+
+    Args:
+        every: steps between two rows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self._logged = 0
         self._batches: deque[tuple[int, float, float]] = deque(maxlen=WINDOW)  # images, seconds waited, seconds in all
         self._ready = self._start = 0.0
 
@@ -32,9 +37,12 @@ class Throughput(Callback):
         end = time.perf_counter()
         images = len(batch["image"])
         self._batches.append((images, self._start - self._ready, end - self._ready))
-        total, waited, seconds = map(sum, zip(*self._batches, strict=True))
-        speed = {"images_per_second": total * trainer.world_size / seconds, "waiting_for_data": waited / seconds}
-        pl_module.log_dict({f"speed/{name}": value for name, value in speed.items()}, batch_size=images)
+        step = trainer.global_step
+        if step % self.every == 0 and step > self._logged:
+            self._logged = step
+            total, waited, seconds = map(sum, zip(*self._batches, strict=True))
+            speed = {"images_per_second": total * trainer.world_size / seconds, "waiting_for_data": waited / seconds}
+            pl_module.log_dict({f"speed/{name}": value for name, value in speed.items()}, batch_size=images)
         self._ready = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -23,7 +23,9 @@ def test_lines_tell_step_rate_time_left_and_metrics(caplog: pytest.LogCaptureFix
 
 def test_lines_are_seconds_apart_and_the_last_step_is_always_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="fluxflow"):
-        standin.trainer(Progress(every_seconds=3600, terminal=False), val_every=100).fit(standin.Module(), standin.Data())
+        standin.trainer(Progress(every_seconds=3600, terminal=False), val_every=100).fit(
+            standin.Module(), standin.Data()
+        )
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("fluxflow")]
     assert [line.split("  ")[0] for line in lines] == ["step 6/6", "6 steps in 0s"]
 

@@ -19,13 +19,13 @@ class SlowData(standin.Data):
 
 
 def test_a_slow_source_shows_as_waiting() -> None:
-    trainer = standin.trainer(Throughput(), val_every=100)
+    trainer = standin.trainer(Throughput(every=2), val_every=100)
     trainer.fit(standin.Module(), SlowData())
     assert trainer.callback_metrics["speed/waiting_for_data"] > 0.5
     assert 20 < trainer.callback_metrics["speed/images_per_second"] < 4 / 0.02
 
 
 def test_the_share_is_a_share() -> None:
-    trainer = standin.trainer(Throughput())
+    trainer = standin.trainer(Throughput(every=2))
     trainer.fit(standin.Module(), standin.Data())
     assert 0 <= trainer.callback_metrics["speed/waiting_for_data"] == pytest.approx(0.5, abs=0.5)
