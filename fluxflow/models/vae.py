@@ -18,15 +18,27 @@ from fluxflow.models.conditioning import SPADE, ContextAttentionMixer
 from fluxflow.models.packet import add_coordinates, latent_size_of, pack, to_map, to_tokens
 
 
-def curve() -> BezierActivation:
-    """The Bézier activation of the VAE: t through a sigmoid, control points through SiLU."""
-    return BezierActivation("sigmoid", "silu")
+@torch.no_grad()
+def curved(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> nn.Sequential:
+    """A layer and the Bézier curve it feeds: t through a sigmoid, control points through SiLU.
+
+    The layer starts so that a signal of unit variance keeps it: for planes that are N(0, 2.3²) the curve's output has a
+    deviation of 1 (PyTorch's own initialisation shrinks it to a third, and after some fourteen curves nothing is left).
+    The curve's mean is not zero, so each output's weights sum to zero: the mean would otherwise outgrow the signal.
+    """
+    weight, transposed = layer.weight, isinstance(layer, nn.ConvTranspose2d)
+    inputs = (0, *range(2, weight.dim())) if transposed else tuple(range(1, weight.dim()))
+    fan_in = weight.numel() // weight.shape[1 if transposed else 0] // (math.prod(layer.stride) if transposed else 1)
+    weight.normal_(std=2.3 / math.sqrt(fan_in))
+    weight.sub_(weight.mean(dim=inputs, keepdim=True))
+    if layer.bias is not None:
+        layer.bias.zero_()
+    return nn.Sequential(layer, BezierActivation("sigmoid", "silu"))
 
 
 def pointwise(in_channels: int, channels: int) -> nn.Sequential:
     """Two 1×1 convolutions, each with its Bézier curve."""
-    sizes = (in_channels, channels)
-    return nn.Sequential(*(nn.Sequential(nn.Conv2d(size, channels * 5, 1), curve()) for size in sizes))
+    return nn.Sequential(*(curved(nn.Conv2d(size, channels * 5, 1)) for size in (in_channels, channels)))
 
 
 def position_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
@@ -53,7 +65,7 @@ class TokenAttention(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.norm2 = nn.LayerNorm(dim)
-        self.ff = nn.Sequential(nn.Linear(dim, hidden * 5), curve(), nn.Linear(hidden, dim))
+        self.ff = nn.Sequential(*curved(nn.Linear(dim, hidden * 5)), nn.Linear(hidden, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm1(x)
@@ -98,16 +110,15 @@ class FluxCompressor(nn.Module):
         }
         self.max_hw, self.checkpointing = max_hw, checkpointing
         channels = torch.linspace(in_channels + 2, max(d_model, 8), downscales + 1, device="cpu").round().int().tolist()
-        stages = list(pairwise(channels))
         self.encoder_first_step = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(a, b * 5, 3, padding=1, bias=False), curve()) for a, b in stages
+            curved(nn.Conv2d(a, b * 5, 3, padding=1, bias=False)) for a, b in pairwise(channels)
         )
-        self.encoder_z = nn.ModuleList(nn.Sequential(Conv2dStride2(b, b * 5, 8, padding=3), curve()) for _, b in stages)
+        self.encoder_z = nn.ModuleList(curved(Conv2dStride2(b, b * 5, 8, padding=3)) for b in channels[1:])
         self.latent_proj = pointwise(channels[-1], d_model)
         self.mu_proj = pointwise(d_model, d_model)
         self.logvar_proj = pointwise(d_model, d_model)
         self.mu_activation = TrainableBezier((d_model,), -2.0, -0.5, 0.5, 2.0, channel_only=True)
-        self.logvar_activation = TrainableBezier((d_model,), -3.0, -1.0, 1.0, 3.0, channel_only=True)
+        self.logvar_activation = TrainableBezier((d_model,), -6.0, -4.7, -3.3, -2.0, channel_only=True)
         self.token_attn = nn.ModuleList(TokenAttention(d_model, attn_heads, attn_ff_mult) for _ in range(attn_layers))
 
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,10 +170,8 @@ class UpsampleBlock(nn.Module):
         super().__init__()
         self.spade = SPADE(context_channels, channels)
         self.conv1 = nn.Sequential(
-            ConvTranspose2dStride2(channels, channels * 5, 16, padding=7),
-            curve(),
-            nn.Conv2d(channels, channels * 5, 5, padding=4, dilation=2),
-            curve(),
+            *curved(ConvTranspose2dStride2(channels, channels * 5, 16, padding=7)),
+            *curved(nn.Conv2d(channels, channels * 5, 5, padding=4, dilation=2)),
         )
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
