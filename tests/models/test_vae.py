@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fluxflow.kernels.conv import Conv2dStride2, ConvTranspose2dStride2
 from fluxflow.models.packet import pack
-from fluxflow.models.vae import FluxCompressor, FluxExpander, position_code
+from fluxflow.models.vae import FluxCompressor, FluxExpander, curved, position_code
 from tests import golden
 from tests.oracles import activate
 
@@ -187,3 +188,29 @@ def test_gradients_reach_every_trained_parameter():
     silent = {name for name, parameter in expander.named_parameters() if parameter.grad is None}
     assert silent == {name for name, parameter in expander.named_parameters() if not parameter.requires_grad}
     assert {name.split(".")[0] for name in silent} == {"context_mixer"}
+
+
+CURVED = [
+    (nn.Conv2d(24, 120, 3, padding=1), (4, 24, 48, 48)),
+    (Conv2dStride2(24, 120, 8, padding=3), (4, 24, 64, 64)),
+    (nn.Conv2d(24, 120, 5, padding=4, dilation=2), (4, 24, 48, 48)),
+    (nn.Linear(64, 320), (4, 500, 64)),
+    (ConvTranspose2dStride2(24, 120, 16, padding=7), (4, 24, 24, 24)),
+]
+
+
+def inner_deviation(block: nn.Module, x: Tensor) -> float:
+    """Of the output, away from the padded edges of a map."""
+    with torch.no_grad():
+        y = block(x)
+    return y[(..., slice(8, -8), slice(8, -8)) if y.dim() == 4 else ...].std().item()
+
+
+@pytest.mark.parametrize(("layer", "shape"), CURVED)
+def test_curved_layers_start_by_keeping_the_variance(layer, shape):
+    assert inner_deviation(curved(layer), torch.randn(shape)) == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize(("layer", "shape"), CURVED[:-1])
+def test_curved_layers_start_without_regard_for_the_mean(layer, shape):
+    assert inner_deviation(curved(layer), torch.randn(shape) + 3) == pytest.approx(1, abs=0.15)
