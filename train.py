@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from fluxflow import build
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+@hydra.main(version_base="1.3", config_path=str(build.CONFIGS), config_name="train")
 @build.job
 def main(config: DictConfig) -> None:
     """Train the stage that `config` describes."""

@@ -45,6 +45,7 @@ USER_MISTAKES = (TypeError, ValueError, ImportError)
 
 OmegaConf.register_new_resolver("multiply", lambda a, b: a * b)
 OmegaConf.register_new_resolver("run_folder", configuration.run_folder)
+OmegaConf.register_new_resolver("job_folder", configuration.job_folder)
 
 _failed_jobs: list[str] = []
 
@@ -105,7 +106,7 @@ def explain(error: Exception) -> str:
             known = OmegaConf.to_container(cause.parent_node._get_root(), resolve=False)
             return configuration.unknown_key(cause.full_key, configuration.dotted(known))
         return f"{cause.full_key}: {str(cause).splitlines()[0]}"
-    return str(error).strip()
+    return " ".join(str(error).split())
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What a config must satisfy before any work starts, and the sentences for what does not; without Hydra and torch."""
 
 import difflib
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,8 @@ from fluxflow.errors import CheckpointError, ConfigError
 from fluxflow.runs import LAST, find_checkpoint, find_model
 
 DATED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
-VAE_MODULE = "fluxflow.training.VAELitModule"
+VAE_MODULE, FLOW_MODULE = "fluxflow.training.VAELitModule", "fluxflow.training.FlowLitModule"
+LONGEST_NAME = 200  # characters; file systems take 255 bytes
 VAE_ARGUMENTS = {"vae_dim": "d_model", "downscales": "downscales", "max_hw": "max_hw"}  # of FluxCompressor
 MODEL_VERSIONS = ("0.3.0",)
 MATMUL_PRECISIONS = ("highest", "high", "medium")
@@ -66,16 +68,17 @@ def check_combinations(config: dict[str, Any]) -> None:
         below, above = size // factor * factor, (size // factor + 1) * factor
         nearest = f"{below} or {above}" if below else f"{above}"
         raise ConfigError(f"data.image_size={size} is not a multiple of {factor} (2^model.downscales): take {nearest}.")
-    if config["stage"]["_target_"] == VAE_MODULE:
+    stage = config["stage"]["_target_"]
+    if stage == VAE_MODULE:
         if config["vae"] is not None:
             raise ConfigError("vae= is the VAE on which stage=flow trains; stage=vae makes a new one: leave it out.")
         if str(config["trainer"]["precision"]).startswith("16"):
             raise ConfigError("stage=vae trains a GAN, which precision=fp16 cannot: take precision=bf16 or fp32.")
         if config["trainer"]["strategy"] == "fsdp":
             raise ConfigError("strategy=fsdp is for stage=flow alone: take strategy=ddp for stage=vae.")
-    elif config["vae"] is None:
-        raise ConfigError("stage=flow needs the VAE of stage 1: give vae=<its run or model folder>.")
-    else:
+    if stage == FLOW_MODULE:
+        if config["vae"] is None:
+            raise ConfigError("stage=flow needs the VAE of stage 1: give vae=<its run or model folder>.")
         check_vae(config["vae"], config["model"])
 
 
@@ -136,6 +139,14 @@ def run_folder(stage_dir: str, name: str, resume: str | None) -> str:
     if checkpoint is None or checkpoint.parent.name != LAST.parent.name:
         return str(new)
     return str(checkpoint.parents[1])
+
+
+def job_folder(overrides: str) -> str:
+    """Return the folder of a sweep's job: its overrides, without slashes and short enough for a file system."""
+    name = overrides.replace("/", "_")
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}…{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def unknown_key(key: str, valid: Iterable[str]) -> str:

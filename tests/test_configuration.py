@@ -93,3 +93,10 @@ def test_a_vae_of_another_latent_is_refused_by_its_keys(tmp_path: Path) -> None:
     configuration.check_vae(str(tmp_path), model)
     with pytest.raises(ConfigError, match=r"model\.downscales=3: choose"):
         configuration.check_vae(str(tmp_path), model | {"downscales": 4})
+
+
+def test_a_job_folder_is_one_short_name() -> None:
+    assert configuration.job_folder("model.vae_dim=8,vae=outputs/vae/x") == "model.vae_dim=8,vae=outputs_vae_x"
+    long = [configuration.job_folder("x" * 300 + end) for end in "ab"]
+    assert long[0] != long[1]
+    assert all(len(name.encode()) < 255 for name in long)

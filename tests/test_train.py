@@ -1,0 +1,216 @@
+"""`train.py` from the command line: what a run leaves, how it goes on, and how it refuses."""
+
+import csv
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import train
+from fluxflow import build
+from fluxflow.checkpoint import load_vae
+
+ROOT = Path(__file__).parents[1]
+SMALLEST = [
+    "model=tiny", "model.vae_dim=8", "model.downscales=2", "model.attn_layers=1", "model.attn_heads=2", "model.feat_dim=16",
+    "model.flow_layers=1", "model.flow_heads=2", "model.text_dim=16", "model.disc_base=4", "model.disc_depth=2",
+    "data.image_size=16", "data.batch_size=2", "data.val_batch_size=4", "data.val_samples=4", "data.num_workers=0",
+    "log_every=1", "val_every=2", "save_every=2", "preview_every=2", "callbacks.previews.count=2",
+]  # fmt: skip
+VAE = [*SMALLEST, "stage=vae", "stage.statistics_images=4", "stage.gan_start=1", "stage.gan_ramp=1", "stage.r1_every=2"]
+FLOW = [*SMALLEST, "stage=flow", "callbacks.previews.seeds=2", "callbacks.previews.steps=2"]
+Command = Callable[..., str | int | None]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """`python train.py …` in this process and an empty folder; returns what it passed to sys.exit."""
+    root, handlers, level = logging.getLogger(), logging.getLogger().handlers[:], logging.getLogger().level
+
+    def run(*overrides: str) -> str | int | None:
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setattr(build, "_failed_jobs", [])
+        monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
+        try:
+            build.run(train.main)
+        except SystemExit as stop:
+            return stop.code
+        return None
+
+    monkeypatch.chdir(tmp_path)
+    yield run
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def steps_of(run: Path) -> list[int]:
+    return [int(row["step"]) for row in rows(run)]
+
+
+def step_of(run: Path, name: str = "last.ckpt") -> int:
+    return torch.load(run / "checkpoints" / name, weights_only=True)["global_step"]
+
+
+def test_both_stages_leave_what_the_design_promises(command: Command) -> None:
+    assert command(*VAE, "steps=4", "name=first") is None
+    vae = Path("outputs/vae/first")
+    assert command(*FLOW, "steps=4", f"vae={vae}", "name=second") is None
+    flow = Path("outputs/flow/second")
+    for run in (vae, flow):
+        assert steps_of(run) == [1, 2, 3, 4]
+        assert "val/loss" in rows(run)[-1]
+        assert float(rows(run)[-1]["speed/images_per_second"]) > 0
+        assert step_of(run) == 4
+        assert step_of(run, "best.ckpt") in (2, 4)
+        assert sorted(file.name for file in (run / "previews").iterdir()) == ["step_000002.png", "step_000004.png"]
+        assert "step 4/4" in (run / "run.log").read_text()
+        assert "${" not in (run / "config.yaml").read_text()
+        assert not (run / ".hydra").exists()
+    assert {"train/logits_real", "train/grad_norm", "train/active_channels", "train/beta"} <= set(rows(vae)[-1])
+    index = json.loads((flow / "model" / "model_index.json").read_text())
+    assert index["flow_processor"] == ["fluxflow.models", "FluxFlowProcessor"]
+    assert index["vae_hash"] == json.loads((vae / "model" / "model_index.json").read_text())["vae_hash"]
+    assert load_vae(vae).std.min() > 0
+    assert Image.open(flow / "previews" / "step_000004.png").width > 100
+
+
+def test_a_run_goes_on_in_its_folder(command: Command) -> None:
+    run = Path("outputs/vae/mine")
+    assert command(*VAE, "steps=3", "name=mine") is None
+    assert "already holds a run" in refusal(command, *VAE, "steps=3", "name=mine")
+    assert command(*VAE, "steps=5", f"resume={run}") is None
+    assert command(*VAE, "steps=6", "name=mine", "resume=auto") is None
+    assert step_of(run) == 6
+    assert steps_of(run) == [1, 2, 3, 4, 5, 6]
+    assert [folder.name for folder in Path("outputs/vae").iterdir()] == ["mine"]
+    assert "model.vae_dim is 8 there and 16 here" in refusal(command, *VAE, "model.vae_dim=16", f"resume={run}")
+
+
+def test_the_model_folder_holds_the_averaged_weights(command: Command) -> None:
+    assert command(*VAE, "steps=2", "name=mine") is None
+    state = torch.load("outputs/vae/mine/checkpoints/last.ckpt", weights_only=True)
+    average = next(value for key, value in state["callbacks"].items() if key.startswith("EMA"))["average"]
+    exported = load_file("outputs/vae/mine/model/expander/model.safetensors")
+    differing = 0
+    for name, weight in exported.items():
+        if f"expander.{name}" in average:
+            assert torch.equal(weight, average[f"expander.{name}"])
+            differing += not torch.equal(weight, state["state_dict"][f"latent_space.expander.{name}"])
+    assert differing
+
+
+def test_the_same_seed_gives_the_same_losses(command: Command) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert command(*VAE, "steps=2", f"name={name}", f"seed={seed}") is None
+    a, b, c = ([row["loss"] for row in rows(Path("outputs/vae") / name)] for name in "abc")
+    assert a == b != c
+
+
+def test_a_sweep_over_sizes_leaves_a_folder_a_job(command: Command) -> None:
+    assert command("-m", *VAE, "steps=2", "model.vae_dim=8,16", "model.feat_dim=16", "name=sizes") is None
+    jobs = [config.parent for config in Path("outputs/sweeps/sizes").rglob("config.yaml")]
+    assert len(jobs) == 2
+    assert {len(load_vae(job).mean) for job in jobs} == {8, 16}
+    assert all(step_of(job) == 2 for job in jobs)
+
+
+def test_a_sweep_goes_on_after_a_failed_job_and_names_it(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [override for override in VAE if not override.startswith("data.image_size")]
+    failed = command("-m", *overrides, "steps=1", "data.image_size=18,16", "name=sizes")
+    assert isinstance(failed, str)
+    assert failed.startswith("error: 1 of the jobs failed: ")
+    assert "data.image_size=18" in failed
+    assert "error: data.image_size=18 is not a multiple of 4" in capsys.readouterr().err
+    assert len(list(Path("outputs/sweeps/sizes").rglob("last.ckpt"))) == 1
+
+
+def refusal(command: Command, *overrides: str) -> str:
+    """The one line with which a command is refused before it leaves anything behind."""
+    before = sorted(Path().rglob("*/*/*"))
+    stderr = sys.stderr
+    lines: list[str] = []
+    try:
+        sys.stderr = type("Lines", (), {"write": lambda self, text: lines.append(text), "flush": lambda self: None})()
+        code = command(*overrides)
+    finally:
+        sys.stderr = stderr
+    message = code if isinstance(code, str) else "".join(lines).strip()
+    assert message.startswith("error: "), message
+    assert "\n" not in message
+    assert code not in (None, 0)
+    assert sorted(Path().rglob("*/*/*")) == before
+    return message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.vae_dmi=64"], "error: unknown key 'model.vae_dmi': did you mean 'model.vae_dim'?"),
+        (["model=defualt"], "error: unknown value 'defualt' for 'model': did you mean 'default'?"),
+        (["precision=bf17"], "did you mean 'bf16'?"),
+        (["steps=abc"], "error: steps must be a whole number, not 'abc'."),
+        (["data.batch_size=-1"], "error: data.batch_size must be at least 1, not -1."),
+        (["data.image_size=50"], "take 48 or 64"),
+        (["precision=fp16"], "precision=bf16 or fp32"),
+        (["stage=flow"], "needs the VAE of stage 1"),
+        (["stage=flow", "vae=outputs/vae/none"], "There is no outputs/vae/none"),
+        (["resume=outputs/vae/none"], "there is no outputs/vae/none"),
+        (["stage._target_=os.system"], "unknown value 'os.system' for 'stage._target_'"),
+        (["+stage.optimizer.learning_rate=1"], "unknown key 'stage.optimizer.learning_rate'"),
+        (["steps=[1"], "no viable alternative"),
+    ],
+)
+def test_mistakes_are_one_line(command: Command, overrides: list[str], message: str) -> None:
+    assert message in refusal(command, *overrides)
+
+
+def test_missing_data_and_an_unreachable_text_model_are_one_line(command: Command) -> None:
+    assert "nowhere" in refusal(command, *VAE, "data=folder", "data.train=nowhere")
+    assert command(*VAE, "steps=1", "name=mine") is None
+    unreachable = [*FLOW, "steps=1", "vae=outputs/vae/mine", "text=distilbert", "text.pretrain_model=no/such-model"]
+    assert "text=minilm works offline" in refusal(command, *unreachable)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["-sc", "query=bash"]])
+def test_help_config_and_completion_do_not_import_torch(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import atexit, sys, runpy\n"
+        "atexit.register(lambda: sys.exit(3) if {'torch', 'lightning'} & set(sys.modules) else print('light'))\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        f"sys.argv = ['train.py', *{arguments!r}]\n"
+        f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
+    )
+    environment = os.environ | {"COMP_LINE": "train.py model=", "COMP_POINT": "15"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
+    )
+    assert done.stdout.endswith("light\n"), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_with_its_number(number: int, tmp_path: Path) -> None:
+    arguments = [sys.executable, str(ROOT / "train.py"), *VAE, "steps=100000", "callbacks.progress.every_seconds=0.1"]
+    process = subprocess.Popen([*arguments, "name=mine"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step "):
+            break
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    run = tmp_path / "outputs/vae/mine"
+    assert step_of(run) == steps_of(run)[-1] > 0
