@@ -33,6 +33,8 @@ from fluxflow.runs import find_checkpoint
 if TYPE_CHECKING:
     from lightning import LightningDataModule, LightningModule, Trainer
 
+    from fluxflow.training.callbacks import Interruption
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 OPTIMIZER = re.compile(r"torch\.optim\.[A-Z]\w*")
 LIGHTNING_CHATTER = (
@@ -103,8 +105,8 @@ def explain(error: Exception) -> str:
         return configuration.unknown_value(group, value, error.options)
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException) and cause.full_key:
         if cause.parent_node is not None and "not in struct" in str(cause):
-            known = OmegaConf.to_container(cause.parent_node._get_root(), resolve=False)
-            return configuration.unknown_key(cause.full_key, configuration.dotted(known))
+            root = cause.parent_node._get_root()
+            return configuration.unknown_key(cause.full_key, configuration.dotted(_containers(root)))
         return f"{cause.full_key}: {str(cause).splitlines()[0]}"
     return " ".join(str(error).split())
 
@@ -116,6 +118,7 @@ class Training:
     module: "LightningModule"
     data: "LightningDataModule"
     trainer: "Trainer"
+    interruption: "Interruption"
 
 
 def train(config: DictConfig) -> None:
@@ -129,15 +132,13 @@ def train(config: DictConfig) -> None:
         raise ConfigError(f"{run_dir} already holds a run: go on with resume=auto, or give another name=.")
 
     from fluxflow.checkpoint import read_checkpoint
-    from fluxflow.training.callbacks import Interruption
 
     if checkpoint is not None:
         configuration.check_same_model(read_checkpoint(checkpoint)["config"], plain, checkpoint)
     training = build_training(config)
     training.trainer.fit(training.module, training.data, ckpt_path=checkpoint, weights_only=True)
-    stopped = next(c.signal for c in training.trainer.callbacks if isinstance(c, Interruption))
-    if stopped is not None:
-        sys.exit(128 + stopped)
+    if training.interruption.signal is not None:
+        sys.exit(128 + training.interruption.signal)
 
 
 def checked(config: DictConfig, reference: DictConfig) -> dict[str, Any]:
@@ -171,9 +172,11 @@ def build_training(config: DictConfig) -> Training:
     torch.set_float32_matmul_precision(config.matmul_precision)
     data, module = build(config.data), build(config.stage)
     callbacks = [callback for callback in build(config.callbacks).values() if callback is not None]
-    callbacks += [RunRecord(resolved(config), Path(config.run_dir)), Interruption()]
+    interruption = Interruption()
+    callbacks += [RunRecord(resolved(config), Path(config.run_dir)), interruption]
     loggers = [logger for logger in build(config.logger).values() if logger is not None]
-    return Training(module, data, build(config.trainer, callbacks=callbacks, logger=loggers))
+    trainer = build(config.trainer, callbacks=callbacks, logger=loggers)
+    return Training(module, data, trainer, interruption)
 
 
 def build(node: DictConfig, **arguments: Any) -> Any:
@@ -190,12 +193,10 @@ def build(node: DictConfig, **arguments: Any) -> Any:
         cause = error.__cause__
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__
-        if isinstance(cause, FluxFlowError):
-            raise cause from error
         if isinstance(cause, USER_MISTAKES):
             key = re.search(r"full_key: (\S+)", str(error))
             raise ConfigError(f"{key[1] if key else node._get_full_key(None)}: {cause}") from error
-        raise
+        raise (cause or error) from None
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

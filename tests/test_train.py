@@ -21,10 +21,10 @@ from fluxflow.checkpoint import load_vae
 
 ROOT = Path(__file__).parents[1]
 SMALLEST = [
-    "model=tiny", "model.vae_dim=8", "model.downscales=2", "model.attn_layers=1", "model.attn_heads=2", "model.feat_dim=16",
-    "model.flow_layers=1", "model.flow_heads=2", "model.text_dim=16", "model.disc_base=4", "model.disc_depth=2",
-    "data.image_size=16", "data.batch_size=2", "data.val_batch_size=4", "data.val_samples=4", "data.num_workers=0",
-    "log_every=1", "val_every=2", "save_every=2", "preview_every=2", "callbacks.previews.count=2",
+    "model=tiny", "model.vae_dim=8", "model.downscales=2", "model.attn_layers=1", "model.attn_heads=2",
+    "model.feat_dim=16", "model.flow_layers=1", "model.flow_heads=2", "model.text_dim=16", "model.disc_base=4",
+    "model.disc_depth=2", "data.image_size=16", "data.batch_size=2", "data.val_batch_size=4", "data.val_samples=4",
+    "data.num_workers=0", "log_every=1", "val_every=2", "save_every=2", "preview_every=2", "callbacks.previews.count=2",
 ]  # fmt: skip
 VAE = [*SMALLEST, "stage=vae", "stage.statistics_images=4", "stage.gan_start=1", "stage.gan_ramp=1", "stage.r1_every=2"]
 FLOW = [*SMALLEST, "stage=flow", "callbacks.previews.seeds=2", "callbacks.previews.steps=2"]

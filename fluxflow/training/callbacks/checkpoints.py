@@ -8,6 +8,10 @@ from lightning import Callback, LightningModule, Trainer
 
 from fluxflow.checkpoint import save_model
 from fluxflow.training.callbacks.weights import averaged
+from fluxflow.training.flow import FlowLitModule
+from fluxflow.training.vae import VAELitModule
+
+Stage = VAELitModule | FlowLitModule
 
 
 class Checkpoints(Callback):
@@ -16,12 +20,14 @@ class Checkpoints(Callback):
     Args:
         run_dir: the folder of the run.
         every: steps between two saves.
+        sample_size: side of the training images, in pixels, for the model folder.
         monitor: the validation metric whose smallest value makes `best.ckpt`.
     """
 
-    def __init__(self, run_dir: str | Path, every: int, monitor: str = "val/loss") -> None:
+    def __init__(self, run_dir: str | Path, every: int, sample_size: int, monitor: str = "val/loss") -> None:
         self.run_dir = Path(run_dir)
         self.every = every
+        self.sample_size = sample_size
         self.monitor = monitor
         self.best = math.inf
         self._saved = 0
@@ -29,9 +35,7 @@ class Checkpoints(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Stage, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
         if step % self.every == 0 or step >= trainer.max_steps or trainer.should_stop:
             self._save(trainer, pl_module)
@@ -42,7 +46,7 @@ class Checkpoints(Callback):
             self.best = float(value)
             trainer.save_checkpoint(self.run_dir / "checkpoints" / "best.ckpt", weights_only=False)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Stage) -> None:
         self._save(trainer, pl_module)  # a signal between two steps
 
     def state_dict(self) -> dict[str, Any]:
@@ -51,14 +55,13 @@ class Checkpoints(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
-    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _save(self, trainer: Trainer, pl_module: Stage) -> None:
         if trainer.global_step > self._saved:
             self._saved = trainer.global_step
             trainer.save_checkpoint(self.run_dir / "checkpoints" / "last.ckpt", weights_only=False)
             self._export(trainer, pl_module)
 
-    def _export(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _export(self, trainer: Trainer, pl_module: Stage) -> None:
         if trainer.is_global_zero:
             with averaged(trainer, pl_module):
-                size = trainer.datamodule.image_size
-                save_model(self.run_dir / "model", **pl_module.exported_model(), sample_size=size)
+                save_model(self.run_dir / "model", **pl_module.exported_model(), sample_size=self.sample_size)

@@ -13,7 +13,9 @@ from PIL import Image
 from fluxflow.pictures import grid, reconstruction_sheet, save_png
 from fluxflow.pipeline import FluxFlowPipeline
 from fluxflow.training.callbacks.weights import averaged
+from fluxflow.training.flow import FlowLitModule
 from fluxflow.training.images import to_signed
+from fluxflow.training.vae import VAELitModule
 
 
 class Previews(Callback, ABC):
@@ -34,28 +36,30 @@ class Previews(Callback, ABC):
         self._drawn = 0
 
     @abstractmethod
-    def draw(self, trainer: Trainer, pl_module: LightningModule, title: str) -> Image.Image:
+    def draw(self, pl_module: Any, title: str) -> Image.Image:
         """Return the sheet."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn = trainer.global_step
         images, captions = [], []
-        for batch in trainer.datamodule.val_dataloader():
+        loader = trainer.val_dataloaders
+        for batch in () if loader is None else loader:
             images += list(batch["image"])
             captions += batch["caption"]
             if len(captions) >= self.count:
                 break
-        self.images = torch.stack(images[: self.count])
+        if images:
+            self.images = torch.stack(images[: self.count])
         self.captions = captions[: self.count]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step > self._drawn and (step % self.every == 0 or step >= trainer.max_steps):
+        if self.captions and step > self._drawn and (step % self.every == 0 or step >= trainer.max_steps):
             self._drawn = step
             with averaged(trainer, pl_module):
-                sheet = self.draw(trainer, pl_module, f"step {step}")  # on every rank: weights may be spread over them
+                sheet = self.draw(pl_module, f"step {step}")  # on every rank: weights may be spread over them
             if trainer.is_global_zero:
                 self._show(trainer, sheet, step)
 
@@ -71,7 +75,7 @@ class Previews(Callback, ABC):
 class Reconstructions(Previews):
     """Stage 1: held-out images above their reconstructions."""
 
-    def draw(self, trainer: Trainer, pl_module: LightningModule, title: str) -> Image.Image:
+    def draw(self, pl_module: VAELitModule, title: str) -> Image.Image:
         """Return originals, reconstructions and the PSNR of each."""
         images = to_signed(self.images.to(pl_module.device))
         return reconstruction_sheet(images, pl_module.latent_space.reconstruct(images), self.captions, title)
@@ -106,9 +110,9 @@ class Samples(Previews):
         self.steps = steps
         self.guidance = guidance
 
-    def draw(self, trainer: Trainer, pl_module: LightningModule, title: str) -> Image.Image:
+    def draw(self, pl_module: FlowLitModule, title: str) -> Image.Image:
         """Return the grid, drawn by the pipeline that users have."""
-        pipeline = FluxFlowPipeline(**pl_module.exported_model(), sample_size=trainer.datamodule.image_size)
+        pipeline = FluxFlowPipeline(**pl_module.exported_model(), sample_size=self.images.shape[2:])
         pipeline.set_progress_bar_config(disable=True)
         prompts = self.prompts or self.captions
         rows = [

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 
 from fluxflow.training.ema import EMA
 
@@ -12,7 +12,8 @@ from fluxflow.training.ema import EMA
 @contextmanager
 def averaged(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
     """Put the averaged weights, where the run has an EMA, and eval mode in place for a while, without gradients."""
-    ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
+    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue] (set at run time)
+    ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
     modes = {module: module.training for module in pl_module.modules()}
     pl_module.eval()
     try:

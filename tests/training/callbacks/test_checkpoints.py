@@ -17,7 +17,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def run(folder: Path, *others: Callback, steps: int, every: int = 4, resume: Path | None = None) -> Trainer:
-    trainer = standin.trainer(*others, Checkpoints(folder, every), steps=steps)
+    trainer = standin.trainer(*others, Checkpoints(folder, every, sample_size=1), steps=steps)
     trainer.fit(standin.Module(), standin.Data(), ckpt_path=resume, weights_only=True)
     return trainer
 
