@@ -49,6 +49,7 @@ OmegaConf.register_new_resolver("multiply", lambda a, b: a * b)
 OmegaConf.register_new_resolver("run_folder", configuration.run_folder)
 OmegaConf.register_new_resolver("job_folder", configuration.job_folder)
 
+log = logging.getLogger(__name__)
 _failed_jobs: list[str] = []
 
 
@@ -134,7 +135,12 @@ def train(config: DictConfig) -> None:
     from fluxflow.checkpoint import read_checkpoint
 
     if checkpoint is not None:
-        configuration.check_same_model(read_checkpoint(checkpoint)["config"], plain, checkpoint)
+        content = read_checkpoint(checkpoint)
+        configuration.check_same_model(content["config"], plain, checkpoint)
+        if content["global_step"] >= config.steps:
+            log.info("%s is at step %d already: a larger steps= goes on", checkpoint, content["global_step"])
+            return
+        log.info("Going on from %s, step %d", checkpoint, content["global_step"])
     training = build_training(config)
     training.trainer.fit(training.module, training.data, ckpt_path=checkpoint, weights_only=True)
     if training.interruption.signal is not None:

@@ -94,6 +94,8 @@ def test_a_run_goes_on_in_its_folder(command: Command) -> None:
     assert "already holds a run" in refusal(command, *VAE, "steps=3", "name=mine")
     assert command(*VAE, "steps=5", f"resume={run}") is None
     assert command(*VAE, "steps=6", "name=mine", "resume=auto") is None
+    assert command(*VAE, "steps=6", "name=mine", "resume=auto") is None
+    assert "is at step 6 already" in (run / "run.log").read_text()
     assert step_of(run) == 6
     assert steps_of(run) == [1, 2, 3, 4, 5, 6]
     assert [folder.name for folder in Path("outputs/vae").iterdir()] == ["mine"]
