@@ -5,10 +5,27 @@ channel dimension, so that `chunk(5, dim)` separates them and the activation map
 dimension is the last one of [B, D] and [B, T, D] and the second of [B, C, H, W] and beyond.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from fluxflow.kernels.bezier import ACTIVATIONS, bezier, cubic_bezier
+
+# With these control points a curve of t = sigmoid(x) is y = 4·sigmoid(x) = 2 + 2·tanh(x / 2): odd around its middle, of
+# slope 1 there, and bounded. Networks start from it, since a signal then reaches through any number of curves; around
+# control points of 0 a curve through SiLU shrinks small signals to a third and lets large ones grow without bound.
+IDENTITY_POINTS = (0.0, 4 / 3, 8 / 3, 4.0)
+IDENTITY_MIDDLE = 2.0
+
+
+def inverse_silu(value: float) -> float:
+    """The x ≥ 0 with x·sigmoid(x) = value ≥ 0, by Newton's method."""
+    x = value + 0.5
+    for _ in range(50):
+        gate = 1 / (1 + math.exp(-x))
+        x -= (x * gate - value) / (gate * (1 + x * (1 - gate)))
+    return x
 
 
 class BezierActivation(nn.Module):
@@ -66,4 +83,5 @@ class TrainableBezier(nn.Module):
         points = (self.p0, self.p1, self.p2, self.p3)
         if self.channel_only and x.dim() == 4:
             points = (p[:, None, None] for p in points)
-        return cubic_bezier(torch.sigmoid(x), *(p.expand_as(x) for p in points))
+        t = torch.sigmoid(x.to(self.p0.dtype))  # under autocast the curve stays in the precision of its points
+        return cubic_bezier(t, *(p.expand_as(x) for p in points))

@@ -47,6 +47,7 @@ class SPADE(nn.Module):
         self.mlp_shared = nn.Sequential(nn.Conv2d(context_nc, hidden, 3, padding=1), nn.ReLU(inplace=True))
         self.mlp_gamma = nn.Conv2d(hidden, num_features, 3, padding=1)
         self.mlp_beta = nn.Conv2d(hidden, num_features, 3, padding=1)
+        self.apply(init_xavier)  # what the normalisation takes away comes back through β from the first step
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         if context.shape[2:] != x.shape[2:]:
@@ -67,6 +68,14 @@ class GatedContextInjection(nn.Module):
         super().__init__()
         self.gate = nn.Sequential(nn.Linear(context_dim, target_dim), nn.Sigmoid())
         self.bias = nn.Linear(context_dim, target_dim)
+
+    @torch.no_grad()
+    def start_at(self, gate: float, bias: float) -> None:
+        """Makes the injection a constant at first, x·sigmoid(gate) + bias, whatever the context."""
+        linears = [layer for layer in self.modules() if isinstance(layer, nn.Linear)]
+        for layer, value in zip(linears, (gate, bias), strict=True):
+            layer.weight.zero_()
+            layer.bias.fill_(value)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         return x * self.gate(context)[:, None] + self.bias(context)[:, None]

@@ -4,12 +4,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fluxflow.models.activations import BezierActivation, TrainableBezier
+from fluxflow.models.activations import (
+    IDENTITY_MIDDLE,
+    IDENTITY_POINTS,
+    BezierActivation,
+    TrainableBezier,
+    inverse_silu,
+)
 from fluxflow.models.attention import CrossAttention, SelfAttention, rotary_2d
 from fluxflow.models.conditioning import ContextAttentionMixer, GatedContextInjection, init_xavier
-from fluxflow.models.packet import add_coordinates, latent_size_of, to_map
+from fluxflow.models.packet import add_coordinates, latent_size_of, position_code, to_map
 
 TIMES = 1000  # rows of the time embedding; the time t in [0, 1] is row round(999·t)
+
+
+GATE = 4.0  # before its sigmoid, of the injection at the start
 
 
 def pillar(dim: int) -> nn.Sequential:
@@ -36,6 +45,14 @@ class FlowBlock(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(d_model, d_model))
         self.bezier_activation = BezierActivation("sigmoid", None)
         self.apply(init_xavier)
+        self._start_as_identity()
+
+    @torch.no_grad()
+    def _start_as_identity(self) -> None:
+        for mlp, value in zip((self.p0, self.p1, self.p2, self.p3), IDENTITY_POINTS, strict=True):
+            *_, last = (layer for layer in mlp.modules() if isinstance(layer, nn.Linear))
+            last.weight.mul_(0.1)
+            last.bias.fill_(inverse_silu(value))
 
     def forward(
         self, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor], previous: list[Tensor] | None
@@ -117,6 +134,14 @@ class FluxFlowProcessor(nn.Module):
         self.context_final = nn.Sequential(
             nn.Conv2d(d_model + 2, d_model, 7, padding=3), TrainableBezier((d_model, 1, 1))
         )
+        self._start_as_identity()
+
+    @torch.no_grad()
+    def _start_as_identity(self) -> None:
+        self.context_injection.start_at(GATE, -IDENTITY_MIDDLE)
+        self.vae_to_dmodel.bias.fill_(IDENTITY_MIDDLE)
+        self.dmodel_to_vae.weight.zero_()
+        self.dmodel_to_vae.bias.zero_()
 
     def forward(
         self, packed: Tensor, text_embeddings: Tensor, timesteps: Tensor, latent_size: tuple[int, int] | None = None
@@ -133,7 +158,8 @@ class FluxFlowProcessor(nn.Module):
             [B, T + 1, Dv], the size token as it came.
         """
         latent_size = latent_size or latent_size_of(packed, self.max_hw)
-        x = self.vae_to_dmodel(packed[:, :-1])  # [B, T, D]
+        code = position_code(*latent_size, self.config["d_model"], packed.device)
+        x = self.vae_to_dmodel(packed[:, :-1]) + code  # [B, T, D]
         context, _ = self.ctx_mixer(x[:, : self.ctx_tokens])  # [B, D]
         time = self.time_embed((timesteps * (TIMES - 1)).round().long())
         text = self.text_proj(text_embeddings + time)[:, None]  # [B, 1, D]

@@ -4,6 +4,8 @@ Convention: `[B, T + 1, D]` with T = h·w for a latent grid of h × w. The last 
 its first two channels and zeros elsewhere. It is never noised and passes through every network unchanged.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -46,3 +48,18 @@ def add_coordinates(x: Tensor) -> Tensor:
     columns = torch.linspace(-1, 1, x.shape[3], device=x.device, dtype=x.dtype)
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
     return torch.cat([x, grid.expand(len(x), -1, -1, -1)], dim=1)
+
+
+def position_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """Fixed sines and cosines of the row (first half of the channels) and the column, [height·width, dim].
+
+    Vaswani et al., 2017, section 3.5, in two dimensions.
+    """
+
+    def code(length: int, channels: int) -> Tensor:
+        frequency = torch.exp(torch.arange(0, channels, 2, device=device) * (-math.log(10000.0) / channels))
+        angle = torch.arange(length, device=device)[:, None] * frequency
+        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :channels]  # [length, channels]
+
+    rows, columns = code(height, dim - dim // 2), code(width, dim // 2)
+    return torch.cat([rows.repeat_interleave(width, 0), columns.repeat(height, 1)], dim=-1)

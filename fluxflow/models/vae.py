@@ -13,47 +13,49 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fluxflow.kernels.conv import Conv2dStride2, ConvTranspose2dStride2
-from fluxflow.models.activations import BezierActivation, TrainableBezier
+from fluxflow.models.activations import (
+    IDENTITY_MIDDLE,
+    IDENTITY_POINTS,
+    BezierActivation,
+    TrainableBezier,
+    inverse_silu,
+)
 from fluxflow.models.conditioning import SPADE, ContextAttentionMixer
-from fluxflow.models.packet import add_coordinates, latent_size_of, pack, to_map, to_tokens
+from fluxflow.models.packet import add_coordinates, latent_size_of, pack, position_code, to_map, to_tokens
 
 
 @torch.no_grad()
-def curved(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> nn.Sequential:
-    """A layer and the Bézier curve it feeds: t through a sigmoid, control points through SiLU.
+def curved(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, identity: bool = True) -> nn.Sequential:
+    """A layer and the Bézier curve that it feeds: t through a sigmoid, control points through SiLU.
 
-    The layer starts so that a signal of unit variance keeps it: for planes that are N(0, 2.3²) the curve's output has a
-    deviation of 1 (PyTorch's own initialisation shrinks it to a third, and after some fourteen curves nothing is left).
-    The curve's mean is not zero, so each output's weights sum to zero: the mean would otherwise outgrow the signal.
+    Args:
+        layer: its output channels are five planes.
+        identity: start near the curve y = 2 + 2·tanh(x / 2), which keeps a signal of unit variance; the layer's weights
+            then sum to zero over the input channels, so that the 2 of the curve before it does not count. Otherwise
+            start with free planes that turn unit variance into unit variance, but around 0.6.
     """
-    weight, transposed = layer.weight, isinstance(layer, nn.ConvTranspose2d)
-    inputs = (0, *range(2, weight.dim())) if transposed else tuple(range(1, weight.dim()))
-    fan_in = weight.numel() // weight.shape[1 if transposed else 0] // (math.prod(layer.stride) if transposed else 1)
-    weight.normal_(std=2.3 / math.sqrt(fan_in))
-    weight.sub_(weight.mean(dim=inputs, keepdim=True))
+    weight = layer.weight
+    planes = weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight  # [5C, inputs, …]
+    taps = planes[0].numel() // (layer.stride[0] * layer.stride[1] if isinstance(layer, nn.ConvTranspose2d) else 1)
+    weight.normal_(std=1 / math.sqrt(taps))
+    if not identity:
+        weight.mul_(2.3)
+        return nn.Sequential(layer, BezierActivation("sigmoid", "silu"))
+    planes.sub_(planes.mean(dim=1, keepdim=True))
+    gains, offsets = (1.2, 0.7, 0.7, 0.7, 0.7), (0.0, *map(inverse_silu, IDENTITY_POINTS))
+    for plane, gain, offset in zip(planes.chunk(5), gains, offsets, strict=True):
+        plane.mul_(gain)
+        if layer.bias is None:  # the input's own mean stands in for the bias
+            plane.add_(offset / (IDENTITY_MIDDLE * planes[0].numel()))
     if layer.bias is not None:
-        layer.bias.zero_()
+        layer.bias.copy_(torch.tensor(offsets).repeat_interleave(len(layer.bias) // 5))
     return nn.Sequential(layer, BezierActivation("sigmoid", "silu"))
 
 
-def pointwise(in_channels: int, channels: int) -> nn.Sequential:
+def pointwise(in_channels: int, channels: int, identity: bool = True) -> nn.Sequential:
     """Two 1×1 convolutions, each with its Bézier curve."""
-    return nn.Sequential(*(curved(nn.Conv2d(size, channels * 5, 1)) for size in (in_channels, channels)))
-
-
-def position_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
-    """Fixed sines and cosines of the row (first half of the channels) and the column, [height·width, dim].
-
-    Vaswani et al., 2017, section 3.5, in two dimensions.
-    """
-
-    def code(length: int, channels: int) -> Tensor:
-        frequency = torch.exp(torch.arange(0, channels, 2, device=device) * (-math.log(10000.0) / channels))
-        angle = torch.arange(length, device=device)[:, None] * frequency
-        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :channels]  # [length, channels]
-
-    rows, columns = code(height, dim - dim // 2), code(width, dim // 2)
-    return torch.cat([rows.repeat_interleave(width, 0), columns.repeat(height, 1)], dim=-1)
+    first, second = nn.Conv2d(in_channels, channels * 5, 1), nn.Conv2d(channels, channels * 5, 1)
+    return nn.Sequential(curved(first), curved(second, identity))
 
 
 class TokenAttention(nn.Module):
@@ -111,12 +113,13 @@ class FluxCompressor(nn.Module):
         self.max_hw, self.checkpointing = max_hw, checkpointing
         channels = torch.linspace(in_channels + 2, max(d_model, 8), downscales + 1, device="cpu").round().int().tolist()
         self.encoder_first_step = nn.ModuleList(
-            curved(nn.Conv2d(a, b * 5, 3, padding=1, bias=False)) for a, b in pairwise(channels)
+            curved(nn.Conv2d(a, b * 5, 3, padding=1, bias=False), identity=a != channels[0])
+            for a, b in pairwise(channels)
         )
         self.encoder_z = nn.ModuleList(curved(Conv2dStride2(b, b * 5, 8, padding=3)) for b in channels[1:])
         self.latent_proj = pointwise(channels[-1], d_model)
-        self.mu_proj = pointwise(d_model, d_model)
-        self.logvar_proj = pointwise(d_model, d_model)
+        self.mu_proj = pointwise(d_model, d_model, identity=False)
+        self.logvar_proj = pointwise(d_model, d_model, identity=False)
         self.mu_activation = TrainableBezier((d_model,), -2.0, -0.5, 0.5, 2.0, channel_only=True)
         self.logvar_activation = TrainableBezier((d_model,), -6.0, -4.7, -3.3, -2.0, channel_only=True)
         self.token_attn = nn.ModuleList(TokenAttention(d_model, attn_heads, attn_ff_mult) for _ in range(attn_layers))

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class EMA(Callback):
@@ -42,7 +42,9 @@ class EMA(Callback):
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         weights = _weights(pl_module)
-        torch._foreach_lerp_([self.average[name] for name in weights], [w.detach() for w in weights.values()], 1 - decay)
+        average = [self.average[name] for name in weights]
+        trained = [weight.detach() for weight in weights.values()]
+        torch._foreach_lerp_(average, trained, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._swap(pl_module)
@@ -74,4 +76,5 @@ class EMA(Callback):
 
 
 def _weights(module: LightningModule) -> dict[str, Tensor]:
-    return {name: weight for name, weight in module.exported.named_parameters() if weight.requires_grad}
+    exported: nn.Module = getattr(module, "exported")  # noqa: B009 (an attribute of our modules, unknown to Lightning)
+    return {name: weight for name, weight in exported.named_parameters() if weight.requires_grad}

@@ -97,8 +97,7 @@ class FlowLitModule(LightningModule):
         generator = step_generator(self.device, self.seed, self.global_rank, batch_idx, "validation")
         timesteps = (torch.arange(count, device=self.device) + 0.5) * TIMESTEPS / count
         loss = self._loss(to_signed(batch["image"]), batch["caption"], timesteps.long(), generator, None)
-        self.log("val/loss", loss, batch_size=count, sync_dist=True)
-        self.log("step", float(self.global_step))
+        self.log_dict({"val/loss": loss, "step": float(self.global_step)}, batch_size=count, sync_dist=True)
 
     def _loss(
         self,
@@ -144,7 +143,8 @@ class FlowLitModule(LightningModule):
                 f"{self.vae_hash[:12]}…): give the vae= that it was trained with, or start a new run"
             )
         if different := set(checkpoint["state_dict"]) ^ set(self.state_dict()):
-            raise CheckpointError(f"the checkpoint is of another model: it differs in {', '.join(sorted(different)[:3])}")
+            names = ", ".join(sorted(different)[:3])
+            raise CheckpointError(f"the checkpoint is of another model: it differs in {names}")
 
     def exported_model(self) -> dict[str, Any]:
         """What the model folder holds."""

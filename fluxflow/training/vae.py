@@ -30,7 +30,7 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class VAELitModule(LightningModule):
-    """Trains compressor and expander on L1 + mse_weight·MSE + β·KL + gan_weight·hinge, and the discriminator on hinge + R1.
+    """Trains the VAE on L1 + mse_weight·MSE + β·KL + gan_weight·hinge, and the discriminator on hinge + R1.
 
     A step encodes once and decodes once. The unit of every schedule is the generator's optimizer step, which is
     `trainer.global_step`: the discriminator's optimizer is stepped past Lightning's counter.
@@ -99,7 +99,9 @@ class VAELitModule(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         step, last = self.global_step, (batch_idx + 1) % self.accumulate == 0
         real = to_signed(batch["image"])
-        packed, mu, logvar = self.latent_space.compressor(real, training=True, eps=self._noise(real, step, batch_idx))
+        packed, mu, logvar = self.latent_space.compressor(
+            real, training=True, eps=self._noise(real, step, batch_idx % self.accumulate)
+        )
         fake = self.latent_space.expander(packed, latent_size=(mu.shape[2], mu.shape[3]))
         context = packed[:, :-1].mean(dim=1).detach()
 
@@ -136,7 +138,7 @@ class VAELitModule(LightningModule):
             real = real.detach().requires_grad_(True)
             penalty = r1_penalty(self.discriminator(real, context).float(), real)
             loss = loss + self.r1_gamma * self.r1_every * penalty
-        _, optimizer = self.optimizers(use_pl_optimizer=False)
+        optimizer = self._optimizers()[2]
         norm = self._backward_and_step(loss, optimizer, optimizer, step, last)
         self.discriminator.requires_grad_(False)
         return {
@@ -148,13 +150,18 @@ class VAELitModule(LightningModule):
 
     def _generator_step(self, loss: Tensor, step: int, last: bool) -> dict[str, Any]:
         """Backward and, after the last batch of a step, the optimizer; returns metrics."""
-        counted, _ = self.optimizers()
-        optimizer, _ = self.optimizers(use_pl_optimizer=False)
+        counted, optimizer, _ = self._optimizers()
         norm = self._backward_and_step(loss, optimizer, counted, step, last)
         return {"grad_norm": norm, "lr": optimizer.param_groups[0]["lr"]}
 
+    def _optimizers(self) -> tuple[Any, Optimizer, Optimizer]:
+        """Lightning's counting wrapper of the generator's optimizer, and both optimizers themselves."""
+        wrapped: Any = self.optimizers()
+        bare: Any = self.optimizers(use_pl_optimizer=False)
+        return wrapped[0], bare[0], bare[1]
+
     def _backward_and_step(self, loss: Tensor, optimizer: Optimizer, stepper: Any, step: int, last: bool) -> Tensor:
-        """Accumulates the gradient of `loss`; `stepper` is the optimizer, or Lightning's wrapper that counts its steps."""
+        """Accumulates the gradient of `loss`; `stepper` is the optimizer, or Lightning's counting wrapper of it."""
         with hold_gradients(self.trainer, not last):
             self.manual_backward(loss / self.accumulate)
         if not last:
@@ -173,8 +180,7 @@ class VAELitModule(LightningModule):
             "val/psnr": psnr(reconstruction, image).mean(),
             "val/ssim": ssim(reconstruction, image).mean(),
         }
-        self.log_dict(values, batch_size=len(image), sync_dist=True)
-        self.log("step", float(self.global_step))
+        self.log_dict(values | {"step": float(self.global_step)}, batch_size=len(image), sync_dist=True)
 
     def exported_model(self) -> dict[str, Any]:
         """What the model folder holds, with the statistics of the latents of training images."""
@@ -186,9 +192,10 @@ class VAELitModule(LightningModule):
     def _latent_statistics(self) -> tuple[Tensor, Tensor]:
         """Per-channel mean and deviation of the tokens of `statistics_images` training images, [D] each."""
         tokens, seen = [], 0
-        for index, batch in enumerate(self.trainer.datamodule.train_dataloader()):
+        data: Any = getattr(self.trainer, "datamodule")  # noqa: B009 (Lightning does not declare it)
+        for index, batch in enumerate(data.train_dataloader()):
             image = to_signed(batch["image"].to(self.device))
-            eps = self._noise(image, self.global_step, index)
+            eps = self._noise(image, "statistics", index)
             tokens.append(self.latent_space.compressor(image, eps=eps)[:, :-1].double().flatten(0, 1).cpu())
             seen += len(image)
             if seen >= self.statistics_images:
@@ -196,9 +203,9 @@ class VAELitModule(LightningModule):
         values = torch.cat(tokens)
         return values.mean(dim=0).float(), values.std(dim=0).float()
 
-    def _noise(self, image: Tensor, step: int, batch_idx: int) -> Tensor:
+    def _noise(self, image: Tensor, *identity: int | str) -> Tensor:
+        """Standard normal noise of the posterior, the same for the same seed, rank and identity."""
         size = self.latent_space.latent_size(image.shape[2], image.shape[3])
-        identity = (self.seed, self.global_rank, step, batch_idx % self.accumulate, "posterior")
-        generator = step_generator(image.device, *identity)
+        generator = step_generator(image.device, self.seed, self.global_rank, *identity)
         channels = self.latent_space.compressor.config["d_model"]
         return torch.randn(len(image), channels, *size, generator=generator, device=image.device)
