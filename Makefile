@@ -16,10 +16,10 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(RUN_STAMP) ## train a small VAE and flow on the demo garments and draw what they learned
-	$(BIN)/python train.py experiment=demo_vae hydra.run.dir=$(DEMO)/vae
-	$(BIN)/python train.py experiment=demo_flow vae=$(DEMO)/vae hydra.run.dir=$(DEMO)/flow
+	$(BIN)/python train.py experiment=demo_vae hydra.run.dir=$(DEMO)/vae resume=auto
+	$(BIN)/python train.py experiment=demo_flow vae=$(DEMO)/vae hydra.run.dir=$(DEMO)/flow resume=auto
 	$(BIN)/python sample.py run=$(DEMO)/vae out=$(DEMO)/reconstructions
-	$(BIN)/python sample.py run=$(DEMO)/flow out=$(DEMO)/samples
+	$(BIN)/python sample.py run=$(DEMO)/flow out=$(DEMO)/samples guidance=3
 	@echo "Pictures: reconstructions of held-out garments in $(DEMO)/reconstructions, samples in $(DEMO)/samples"
 
 test: $(DEV_STAMP) ## run the quick tests

@@ -47,7 +47,22 @@ class SPADE(nn.Module):
         self.mlp_shared = nn.Sequential(nn.Conv2d(context_nc, hidden, 3, padding=1), nn.ReLU(inplace=True))
         self.mlp_gamma = nn.Conv2d(hidden, num_features, 3, padding=1)
         self.mlp_beta = nn.Conv2d(hidden, num_features, 3, padding=1)
-        self.apply(init_xavier)  # what the normalisation takes away comes back through β from the first step
+        self.apply(init_xavier)
+        self._start_as_sum(min(context_nc, num_features, hidden // 2))
+
+    @torch.no_grad()
+    def _start_as_sum(self, count: int) -> None:
+        """Starts near GroupNorm(x) + context, so that what the normalisation takes away comes back from the first step.
+
+        The context passes the ReLU in two halves, c = max(c, 0) − max(−c, 0), for the first `count` channels.
+        """
+        shared, _ = self.mlp_shared
+        for layer in (shared, self.mlp_gamma, self.mlp_beta):
+            layer.weight.mul_(0.1)
+        for channel in range(count):
+            for half, sign in ((channel, 1), (count + channel, -1)):
+                shared.weight[half, channel, 1, 1] += sign
+                self.mlp_beta.weight[channel, half, 1, 1] += sign
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         if context.shape[2:] != x.shape[2:]:

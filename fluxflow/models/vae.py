@@ -28,27 +28,35 @@ from fluxflow.models.packet import add_coordinates, latent_size_of, pack, positi
 def curved(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, identity: bool = True) -> nn.Sequential:
     """A layer and the Bézier curve that it feeds: t through a sigmoid, control points through SiLU.
 
+    The layer starts so that the picture passes: an orthogonal mix of the channels in the middle of the kernel (a plain
+    average where it halves the resolution, nearest neighbours where it doubles it), and noise everywhere.
+
     Args:
         layer: its output channels are five planes.
-        identity: start near the curve y = 2 + 2·tanh(x / 2), which keeps a signal of unit variance; the layer's weights
-            then sum to zero over the input channels, so that the 2 of the curve before it does not count. Otherwise
-            start with free planes that turn unit variance into unit variance, but around 0.6.
+        identity: the mix goes through t, and the control points start near those of y = 2 + 2·tanh(x / 2); weights sum
+            to zero over the input channels, so that the 2 of the curve before does not count. Otherwise the mix goes
+            through the control points, which start around 0: y = SiLU(x).
     """
     weight = layer.weight
     planes = weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight  # [5C, inputs, …]
-    taps = planes[0].numel() // (layer.stride[0] * layer.stride[1] if isinstance(layer, nn.ConvTranspose2d) else 1)
-    weight.normal_(std=1 / math.sqrt(taps))
+    phases = math.prod(layer.stride) if isinstance(layer, nn.ConvTranspose2d) else 1
+    weight.normal_(std=math.sqrt(phases / planes[0].numel()))
+    t, *points = planes.chunk(5)
+    mix = nn.init.orthogonal_(torch.empty(t.shape[:2])).reshape(*t.shape[:2], *[1] * (t.dim() - 2))
+    middle = tuple(slice((size - 1) // 2, size // 2 + 1) for size in t.shape[2:])
+    taps = t[0, 0][middle].numel() / phases
     if not identity:
-        weight.mul_(2.3)
+        for plane in points:
+            plane.mul_(0.5)[(..., *middle)] += 2 * mix / taps
         return nn.Sequential(layer, BezierActivation("sigmoid", "silu"))
+    t.mul_(0.4)[(..., *middle)] += 1.2 * mix / taps
     planes.sub_(planes.mean(dim=1, keepdim=True))
-    gains, offsets = (1.2, 0.7, 0.7, 0.7, 0.7), (0.0, *map(inverse_silu, IDENTITY_POINTS))
-    for plane, gain, offset in zip(planes.chunk(5), gains, offsets, strict=True):
-        plane.mul_(gain)
+    for plane, value in zip(points, IDENTITY_POINTS, strict=True):
+        plane.mul_(0.5)
         if layer.bias is None:  # the input's own mean stands in for the bias
-            plane.add_(offset / (IDENTITY_MIDDLE * planes[0].numel()))
+            plane.add_(inverse_silu(value) / (IDENTITY_MIDDLE * plane[0].numel()))
     if layer.bias is not None:
-        layer.bias.copy_(torch.tensor(offsets).repeat_interleave(len(layer.bias) // 5))
+        layer.bias.copy_(torch.tensor([0.0, *map(inverse_silu, IDENTITY_POINTS)]).repeat_interleave(len(t)))
     return nn.Sequential(layer, BezierActivation("sigmoid", "silu"))
 
 
@@ -112,10 +120,11 @@ class FluxCompressor(nn.Module):
         }
         self.max_hw, self.checkpointing = max_hw, checkpointing
         channels = torch.linspace(in_channels + 2, max(d_model, 8), downscales + 1, device="cpu").round().int().tolist()
-        self.encoder_first_step = nn.ModuleList(
-            curved(nn.Conv2d(a, b * 5, 3, padding=1, bias=False), identity=a != channels[0])
-            for a, b in pairwise(channels)
-        )
+        refine = [nn.Conv2d(a, b * 5, 3, padding=1, bias=False) for a, b in pairwise(channels)]
+        self.encoder_first_step = nn.ModuleList(curved(layer, identity=layer is not refine[0]) for layer in refine)
+        with torch.no_grad():  # colours vary about four times less than lightness: start with both alike
+            colours = refine[0].weight[:, :in_channels]
+            colours.mul_(4).sub_(0.75 * colours.mean(dim=1, keepdim=True))
         self.encoder_z = nn.ModuleList(curved(Conv2dStride2(b, b * 5, 8, padding=3)) for b in channels[1:])
         self.latent_proj = pointwise(channels[-1], d_model)
         self.mu_proj = pointwise(d_model, d_model, identity=False)

@@ -125,3 +125,17 @@ def test_config_rebuilds_the_network():
     twin.load_state_dict(flow.state_dict())
     arguments = inputs()
     assert torch.equal(twin(*arguments), flow(*arguments))
+
+
+@torch.no_grad()
+def test_blocks_start_by_passing_their_tokens_through_any_depth():
+    torch.manual_seed(0)
+    flow = FluxFlowProcessor(32, 8, 16, n_head=4, n_layers=10)
+    states = []
+    flow.transformer_blocks[-1].register_forward_hook(lambda module, inputs, outputs: states.append(outputs[0]))
+    tokens = torch.randn(2, 64, 8)
+    for shift in (0.0, 0.1):
+        flow(pack(tokens + shift * torch.ones(8), (8, 8), 1024), torch.zeros(2, 16), torch.zeros(2))
+    change = (states[1] - states[0]).norm() / states[0].norm()
+    assert 0.001 < change < 1
+    assert states[0].std(dim=1).mean() > 0.1

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fluxflow.models.packet import add_coordinates, latent_size_of, pack, to_map, to_tokens
+from fluxflow.models.packet import add_coordinates, latent_size_of, pack, position_code, to_map, to_tokens
 
 
 def test_size_token_holds_the_grid():
@@ -43,3 +43,16 @@ def test_coordinates_are_column_then_row():
     assert x.shape == (2, 5, 4, 6)
     torch.testing.assert_close(x[0, 3, 2], torch.linspace(-1, 1, 6))
     torch.testing.assert_close(x[1, 4, :, 5], torch.linspace(-1, 1, 4))
+
+
+def test_position_code_is_the_textbook_formula():
+    """PE[2i] = sin(p / 10000^(2i/d)), PE[2i + 1] = cos(…): rows in the first half of the channels, then columns."""
+    code = position_code(3, 5, 8, torch.device("cpu")).double()
+    for row in range(3):
+        for column in range(5):
+            for position, offset in ((row, 0), (column, 4)):
+                for i in range(2):
+                    angle = torch.tensor(position / 10000 ** (2 * i / 4), dtype=torch.float64)
+                    token = code[row * 5 + column]
+                    torch.testing.assert_close(token[offset + 2 * i], angle.sin(), atol=1e-6, rtol=0)
+                    torch.testing.assert_close(token[offset + 2 * i + 1], angle.cos(), atol=1e-6, rtol=0)
