@@ -10,7 +10,7 @@ from lightning import LightningDataModule
 
 from ..errors import ConfigError
 from .records import ALONE, Part, Place, Reader
-from .stream import StreamLoader, TrainStream, ValidationStream, collate
+from .stream import StreamLoader, TrainStream, ValidationStream, collate, outlive_signals
 from .transforms import SquareTransform
 
 
@@ -107,6 +107,7 @@ class DataModule(LightningDataModule):
             batch_size=batch_size,
             num_workers=self.num_workers,
             collate_fn=collate,
+            worker_init_fn=outlive_signals,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=persistent and self.num_workers > 0,
         )

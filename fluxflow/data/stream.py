@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,8 @@ from ..errors import DataError
 from .records import ALONE, Part, Place, Reader, Record
 from .tally import Tally
 from .transforms import SquareTransform, UndecodableImage
+
+GRACE = 15  # seconds
 
 
 def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -128,6 +131,16 @@ class ValidationStream(IterableDataset):
         if empty:
             raise DataError(f"{self.reader} has no sample to validate on: raise data.val_fraction, or name data.val.")
         tally.end_pass()
+
+
+def outlive_signals(worker: int) -> None:
+    """What a worker does first: a signal to stop is the trainer's to answer.
+
+    A terminal sends Ctrl-C and a scheduler SIGTERM to every process of a run. The trainer saves at the end of its step
+    and needs batches until then, so its workers ignore the one and outlive the other by `GRACE` seconds.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
 
 
 class StreamLoader(DataLoader):

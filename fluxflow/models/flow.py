@@ -53,6 +53,10 @@ class FlowBlock(nn.Module):
             *_, last = (layer for layer in mlp.modules() if isinstance(layer, nn.Linear))
             last.weight.mul_(0.1)
             last.bias.fill_(inverse_silu(value))
+        for part in (self.self_attn.out_proj, self.cross_attn.out_proj, self.ffn):
+            for branch in part.modules():
+                if isinstance(branch, nn.Linear):
+                    branch.weight.mul_(0.3)
 
     def forward(
         self, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor], previous: list[Tensor] | None

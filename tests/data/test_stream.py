@@ -1,5 +1,8 @@
 import itertools
+import multiprocessing
+import os
 import pickle
+import signal
 from collections import Counter
 
 import pytest
@@ -8,7 +11,7 @@ import torch
 from fluxflow.data.folder import FolderReader
 from fluxflow.data.records import Part, Place
 from fluxflow.data.shards import ShardReader
-from fluxflow.data.stream import StreamLoader, TrainStream, ValidationStream, collate
+from fluxflow.data.stream import StreamLoader, TrainStream, ValidationStream, collate, outlive_signals
 from fluxflow.data.transforms import SquareTransform
 from fluxflow.errors import DataError
 
@@ -117,3 +120,24 @@ def test_more_places_than_samples_are_refused(reader):
 def test_empty_held_out_part_is_refused(reader):
     with pytest.raises(DataError, match=r"raise data\.val_fraction"):
         list(ValidationStream(reader, Part(1e-9, held_out=True), RANDOM, 2))
+
+
+def _wait_as_a_worker(ready, done) -> None:
+    outlive_signals(0)
+    ready.set()
+    done.wait(10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_outlives_the_signals_of_its_group(number):
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+    worker = context.Process(target=_wait_as_a_worker, args=(ready, done))
+    worker.start()
+    assert ready.wait(10)
+    os.kill(worker.pid, number)
+    worker.join(0.3)
+    assert worker.is_alive()
+    done.set()
+    worker.join(10)
+    assert worker.exitcode == 0

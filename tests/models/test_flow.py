@@ -9,7 +9,12 @@ from tests.oracles import activate, de_casteljau
 
 
 def tiny_flow(**options: bool) -> FluxFlowProcessor:
-    return FluxFlowProcessor(d_model=16, vae_dim=6, embedding_size=10, n_head=2, n_layers=3, **options)
+    flow = FluxFlowProcessor(d_model=16, vae_dim=6, embedding_size=10, n_head=2, n_layers=3, **options)
+    nn.init.normal_(flow.dmodel_to_vae.weight, std=0.3)  # it starts at zero, and with it the velocity
+    for layer in flow.context_injection.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.1)
+    return flow
 
 
 def inputs(size: tuple[int, int] = (3, 4), batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
