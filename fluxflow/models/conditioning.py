@@ -44,19 +44,19 @@ class SPADE(nn.Module):
     def __init__(self, context_nc: int, num_features: int, hidden: int = 128) -> None:
         super().__init__()
         self.bn = nn.GroupNorm(min(32, num_features), num_features, affine=False)
-        self.mlp_shared = nn.Sequential(nn.Conv2d(context_nc, hidden, 3, padding=1), nn.ReLU(inplace=True))
+        shared = nn.Conv2d(context_nc, hidden, 3, padding=1)
+        self.mlp_shared = nn.Sequential(shared, nn.ReLU(inplace=True))
         self.mlp_gamma = nn.Conv2d(hidden, num_features, 3, padding=1)
         self.mlp_beta = nn.Conv2d(hidden, num_features, 3, padding=1)
         self.apply(init_xavier)
-        self._start_as_sum(min(context_nc, num_features, hidden // 2))
+        self._start_as_sum(shared, min(context_nc, num_features, hidden // 2))
 
     @torch.no_grad()
-    def _start_as_sum(self, count: int) -> None:
+    def _start_as_sum(self, shared: nn.Conv2d, count: int) -> None:
         """Starts near GroupNorm(x) + context, so that what the normalisation takes away comes back from the first step.
 
         The context passes the ReLU in two halves, c = max(c, 0) − max(−c, 0), for the first `count` channels.
         """
-        shared, _ = self.mlp_shared
         for layer in (shared, self.mlp_gamma, self.mlp_beta):
             layer.weight.mul_(0.1)
         for channel in range(count):
