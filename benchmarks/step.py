@@ -28,7 +28,7 @@ def naive():
 
     def direct(function: type, x: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
         convolve = F.conv2d if isinstance(layer, nn.Conv2d) else F.conv_transpose2d
-        return convolve(x, layer.weight, layer.bias, stride=2, padding=layer.padding)
+        return convolve(x, layer.weight, layer.bias, stride=2, padding=int(layer.padding[0]))
 
     with mock.patch.object(conv, "_on_cpu", direct), mock.patch.object(activations, "bezier", bezier.bezier_reference):
         yield
