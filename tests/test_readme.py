@@ -13,7 +13,13 @@ from tests.test_train import SMALLEST
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+COMMANDS = [
+    line
+    for language, block in BLOCKS
+    for line in block.splitlines()
+    if not language and line.startswith(("make ", "python "))
+]
 SMALL = {
     "train.py": [*SMALLEST, "steps=2", "stage.statistics_images=4", "callbacks.previews.steps=2", "name=run"],
     "sample.py": ["steps=2", "count=2"],
