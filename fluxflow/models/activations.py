@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from fluxflow.kernels.bezier import ACTIVATIONS, bezier, cubic_bezier
 
-# With these control points a curve of t = sigmoid(x) is y = 4·sigmoid(x) = 2 + 2·tanh(x / 2): odd around its middle, of
-# slope 1 there, and bounded. Networks start from it, since a signal then reaches through any number of curves; around
-# control points of 0 a curve through SiLU shrinks small signals to a third and lets large ones grow without bound.
-IDENTITY_POINTS = (0.0, 4 / 3, 8 / 3, 4.0)
-IDENTITY_MIDDLE = 2.0
+# With these control points a curve of t = sigmoid(x) is y = 3.2 + 2·u + 1.2·u³ with u = tanh(x / 2), which is 3.2 + x within
+# 0.1 up to |x| = 2 and within 0.3 up to |x| = 3. Networks start from it, since a signal then reaches through any number of
+# curves; around control points of 0 a curve through SiLU shrinks small signals to a third and lets large ones grow
+# without bound, and the plainer 2 + 2·tanh(x / 2), of four points in a line, loses what is larger than 1 after a few blocks.
+IDENTITY_MIDDLE = 3.2
+IDENTITY_POINTS = (0.0, IDENTITY_MIDDLE + 8 / 15, IDENTITY_MIDDLE - 8 / 15, 2 * IDENTITY_MIDDLE)
 
 
 def inverse_silu(value: float) -> float:

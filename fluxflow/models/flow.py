@@ -1,5 +1,7 @@
 """The flow transformer of stage 2: predicts the velocity of noised latent tokens from the text and the time."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -19,11 +21,22 @@ TIMES = 1000  # rows of the time embedding; the time t in [0, 1] is row round(99
 
 
 GATE = 4.0  # before its sigmoid, of the injection at the start
+BRANCH = 0.1  # of the usual size: what attention, text and feed-forward add to the tokens at the start
 
 
 def pillar(dim: int) -> nn.Sequential:
     """A depth-3 MLP with SiLU that makes one plane of control points."""
     return nn.Sequential(*(nn.Sequential(nn.Linear(dim, dim), nn.SiLU()) for _ in range(3)))
+
+
+def time_code(dim: int) -> Tensor:
+    """Sines and cosines of the row of the time embedding, of unit variance, [TIMES, dim] (Vaswani et al., 2017).
+
+    The embedding starts from it, so that neighbouring times are alike before any has been trained on.
+    """
+    frequency = torch.exp(torch.arange((dim + 1) // 2) * (-2 * math.log(10000.0) / dim))
+    angle = torch.arange(TIMES)[:, None] * frequency
+    return math.sqrt(2) * torch.cat([angle.sin(), angle.cos()], dim=1)[:, :dim]
 
 
 class FlowBlock(nn.Module):
@@ -56,7 +69,7 @@ class FlowBlock(nn.Module):
         for part in (self.self_attn.out_proj, self.cross_attn.out_proj, self.ffn):
             for branch in part.modules():
                 if isinstance(branch, nn.Linear):
-                    branch.weight.mul_(0.3)
+                    branch.weight.mul_(BRANCH)
 
     def forward(
         self, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor], previous: list[Tensor] | None
@@ -143,8 +156,9 @@ class FluxFlowProcessor(nn.Module):
     @torch.no_grad()
     def _start_as_identity(self) -> None:
         self.context_injection.start_at(GATE, -IDENTITY_MIDDLE)
+        self.time_embed[0].weight.copy_(time_code(self.config["d_model"]))
         self.vae_to_dmodel.bias.fill_(IDENTITY_MIDDLE)
-        self.dmodel_to_vae.weight.zero_()
+        self.dmodel_to_vae.weight.normal_(std=0.02)
         self.dmodel_to_vae.bias.zero_()
 
     def forward(

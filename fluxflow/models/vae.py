@@ -33,8 +33,8 @@ def curved(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, identity: bool = T
 
     Args:
         layer: its output channels are five planes.
-        identity: the mix goes through t, and the control points start near those of y = 2 + 2·tanh(x / 2); weights sum
-            to zero over the input channels, so that the 2 of the curve before does not count. Otherwise the mix goes
+        identity: the mix goes through t, and the control points start near those of `IDENTITY_POINTS`; weights sum to
+            zero over the input channels, so that the middle of the curve before does not count. Otherwise the mix goes
             through the control points, which start around 0: y = SiLU(x).
     """
     weight = layer.weight
