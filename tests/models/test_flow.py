@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from fluxflow.models.attention import rotary_2d
 from fluxflow.models.flow import FlowBlock, FluxFlowProcessor
 from fluxflow.models.packet import pack
+from tests import golden
 from tests.oracles import activate, de_casteljau
 
 
@@ -29,6 +30,15 @@ def pillar_oracle(pillar: nn.Module, x: Tensor) -> Tensor:
     for weight, bias in zip(weights[::2], weights[1::2], strict=True):
         x = activate(x @ weight.T + bias, "silu")
     return x
+
+
+@pytest.mark.parametrize("version", golden.VERSIONS)
+def test_published_layout_gives_the_published_velocity(version):
+    flow = FluxFlowProcessor(**golden.arguments("flow_processor", version))
+    golden.load(flow, "flow_processor", version)
+    data = golden.vectors(version)
+    with torch.no_grad():
+        golden.assert_near(flow(data["in.noisy"], data["in.text"], data["in.timestep"]), data["out.velocity"])
 
 
 @pytest.mark.parametrize("chained", [False, True])
