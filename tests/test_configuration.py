@@ -89,10 +89,12 @@ def test_a_vae_of_another_latent_is_refused_by_its_keys(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="missing"):
         configuration.check_vae(str(tmp_path), {})
     config.write_text('{"d_model": 32, "downscales": 3, "max_hw": 1024}')
-    model = {"vae_dim": 32, "downscales": 3, "max_hw": 1024}
+    model = {"vae_dim": 32, "downscales": 3, "max_hw": 1024, "version": "0.3.0"}
     configuration.check_vae(str(tmp_path), model)
     with pytest.raises(ConfigError, match=r"model\.downscales=3: choose"):
         configuration.check_vae(str(tmp_path), model | {"downscales": 4})
+    with pytest.raises(ConfigError, match=r"model\.version=0\.3\.0: choose"):
+        configuration.check_vae(str(tmp_path), model | {"version": "0.6.0"})
 
 
 def test_a_job_folder_is_one_short_name() -> None:
