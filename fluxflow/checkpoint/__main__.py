@@ -4,6 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from fluxflow.checkpoint.model import load_model, save_model
+from fluxflow.checkpoint.published import Choices, load_published
+from fluxflow.checkpoint.published.description import describe
+from fluxflow.checkpoint.published.writer import export_published
 from fluxflow.errors import CheckpointError, FluxFlowError
 
 
@@ -33,13 +37,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def take(options: argparse.Namespace) -> None:
     """Run `import`."""
-    from fluxflow.checkpoint import load_model, save_model
-    from fluxflow.checkpoint.published import Choices, published_arguments
-
     _refuse_full(options.out)
-    published_arguments(options.source)  # refuses what is not published
     choices = Choices(options.version, options.attn_heads, options.flow_heads, options.max_hw, options.text_model)
-    index, components = load_model(options.source, choices)
+    index, components = load_published(options.source, choices)
     _need_vae(components, options.source)
     save_model(
         options.out,
@@ -53,9 +53,6 @@ def take(options: argparse.Namespace) -> None:
 
 def give(options: argparse.Namespace) -> None:
     """Run `export`."""
-    from fluxflow.checkpoint import load_model
-    from fluxflow.checkpoint.published.writer import export_published
-
     _refuse_full(options.out)
     index, components = load_model(options.source)
     _need_vae(components, options.source)
@@ -65,8 +62,6 @@ def give(options: argparse.Namespace) -> None:
 
 def show(options: argparse.Namespace) -> None:
     """Run `inspect`."""
-    from fluxflow.checkpoint.published.description import describe
-
     print("\n".join(describe(options.source, options.tensors)))
 
 

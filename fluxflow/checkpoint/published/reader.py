@@ -24,13 +24,14 @@ CLASSES = {
     "flow_processor": "FluxFlowProcessor",
     "text_encoder": "BertTextEncoder",
 }
+PARTS = (*CLASSES, "tokenizer", "scheduler")
 TEXT_MODEL = "distilbert-base-uncased"
 SAMPLE_SIZE = 512  # what published pipelines draw where nothing is asked for
 NAMED = 3  # tensors of each fault that a message names
 
 
 def load_published(
-    path: str | Path, choices: Choices | None = None, only: Collection[str] = tuple(CLASSES)
+    path: str | Path, choices: Choices | None = None, only: Collection[str] = PARTS
 ) -> tuple[ModelIndex, dict[str, Any]]:
     """Build the components of a published checkpoint, in eval mode, on the CPU, in float32.
 
@@ -40,7 +41,7 @@ def load_published(
     Args:
         path: a .safetensors file or a folder of the published layout.
         choices: what the tensors do not tell.
-        only: the components to build.
+        only: the components to build; the tokenizer comes with the text encoder.
 
     Raises:
         CheckpointError: nothing readable there, or tensors that are missing, superfluous or misshapen.
@@ -59,7 +60,7 @@ def load_published(
                 network = NETWORKS[CLASSES[name]](**options)
             network.load_state_dict(read_state(source, name, network), assign=True)
             components[name] = network.eval()
-    if "flow_processor" in components:
+    if "flow_processor" in components and "scheduler" in only:
         components["scheduler"] = make_scheduler("linspace")
     return _index(source, found), components
 
