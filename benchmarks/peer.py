@@ -39,8 +39,8 @@ WORDS = [
     "shirt",
     "shoe",
 ]  # tests/pipelines.py
-# Current diffusers ask every component for its device; the published networks have none to tell.
-nn.Module.device = torch.device("cpu")  # pyright: ignore[reportAttributeAccessIssue]
+# Current diffusers ask every component for its device and type; the published networks have none to tell.
+nn.Module.device, nn.Module.dtype = torch.device("cpu"), torch.float32
 PROMPT, STEPS, GUIDANCE, SIDE = "a red dress", 20, 5.0, 64
 
 
@@ -173,7 +173,7 @@ def step(checkpoint: Path, out: Path) -> None:
     time = torch.tensor([0.5])
     with torch.no_grad():
         picture = model(image, text, time)
-    save_file({"in.image": image, "in.text": text, "in.timestep": time, "out.picture": picture}, out)
+    save_file({"in.image": image, "in.text": text, "in.timestep": time, "out.picture": picture.contiguous()}, out)
 
 
 def main() -> None:

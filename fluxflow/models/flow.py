@@ -54,7 +54,8 @@ class FlowBlock(nn.Module):
             self.pillar_cross_attn = CrossAttention(d_model)
             self.norm_pillar = nn.LayerNorm(d_model)  # of queries over one key, which drop out
         self.apply(init_xavier)
-        self._start_as_identity()
+        if LAYOUTS[layout].passes_on:
+            self._start_as_identity()
 
     @torch.no_grad()
     def _start_as_identity(self) -> None:
@@ -177,7 +178,8 @@ class FluxFlowProcessor(nn.Module):
             nn.Conv2d(d_model + 2, d_model, 7, padding=3), TrainableBezier((d_model, 1, 1))
         )
         self.text_cond_proj = nn.Linear(embedding_size, d_model) if kind.pillar_text else None
-        self._start_as_identity()
+        if self.layout.passes_on:
+            self._start_as_identity()
 
     @torch.no_grad()
     def _start_as_identity(self) -> None:
