@@ -17,10 +17,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from fluxflow.checkpoint.index import ModelIndex
 from fluxflow.checkpoint.networks import NETWORKS
 from fluxflow.checkpoint.published.keys import counterparts
 from fluxflow.checkpoint.published.reader import CLASSES
-from fluxflow.models import FluxPipeline
+from fluxflow.checkpoint.published.writer import export_published
+from fluxflow.models import BertTextEncoder, FluxCompressor, FluxExpander, FluxFlowProcessor, FluxPipeline
 from fluxflow.pipeline import FluxFlowPipeline
 
 PROMPT, STEPS, GUIDANCE = "a red dress", 20, 5.0  # as in benchmarks/peer.py
@@ -100,13 +102,29 @@ def step(checkpoint: Path, recorded: Path) -> dict[str, float]:
     return {"relative": relative(picture, expected), "spread of the picture": float(expected.std())}
 
 
+def weights(out: Path) -> None:
+    """Write a model of 0.3.0 at the default sizes, randomly initialised, which fluxflow 0.8.1 cannot make."""
+    torch.manual_seed(0)
+    parts = {
+        "compressor": FluxCompressor(),
+        "expander": FluxExpander(),
+        "flow_processor": FluxFlowProcessor(128, layout="published"),
+        "text_encoder": BertTextEncoder(1024, padded_length=512),
+    }
+    index = ModelIndex(out, [*parts], [0.0] * 128, [1.0] * 128, None, None)
+    export_published(index, parts, out)
+
+
 def main() -> None:
     """Print a comparison."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(";")[0])
-    parser.add_argument("command", choices=["gradients", "draw", "step"])
-    parser.add_argument("ours", type=Path, help="a recorded version, or a published checkpoint")
-    parser.add_argument("recorded", type=Path, help="what benchmarks/peer.py wrote")
+    parser.add_argument("command", choices=["gradients", "draw", "step", "weights"])
+    parser.add_argument("ours", type=Path, help="a recorded version, or a published checkpoint; for weights: a new one")
+    parser.add_argument("recorded", type=Path, nargs="?", help="what benchmarks/peer.py wrote")
     options = parser.parse_args()
+    if options.command == "weights":
+        weights(options.ours)
+        return
     compare = {"gradients": gradients, "draw": draw, "step": step}[options.command]
     for name, value in compare(options.ours, options.recorded).items():
         print(f"{name:40} {value:.2e}")

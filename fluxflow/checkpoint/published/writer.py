@@ -20,7 +20,7 @@ from fluxflow.runs import PUBLISHED_WEIGHTS
 
 # Version → what computes the same with the file, by measurement (docs/published.md); other readers do not.
 READERS = {
-    "0.3.0": "FluxFlowPipeline.from_pretrained of fluxflow 0.5.0",
+    "0.3.0": "load_versioned_checkpoint of fluxflow 0.5.0",
     "0.3.0-additive": "load_versioned_checkpoint of fluxflow 0.8.1",
     "0.6.0": "FluxFlowPipeline.from_pretrained of fluxflow 0.8.1",
     "0.7.0": "load_versioned_checkpoint of fluxflow 0.8.1",
