@@ -29,8 +29,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     given.add_argument("source", metavar="RUN", help="a run or model folder")
     given.add_argument("out", metavar="OUT", type=Path, help="a new folder")
     given.add_argument("--format", choices=["published"], required=True)
-    shown = commands.add_parser("inspect", help="say what a published checkpoint is, without loading it")
-    shown.add_argument("source", metavar="IN", help="a .safetensors file, or a folder of published tools")
+    shown = commands.add_parser("inspect", help="say what a checkpoint is, without loading it")
+    shown.add_argument("source", metavar="IN", help="a .safetensors file, or a folder of published tools or of ours")
     shown.add_argument("--tensors", action="store_true", help="list every tensor")
     return parser.parse_args(arguments)
 

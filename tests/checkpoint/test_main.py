@@ -12,6 +12,8 @@ def test_import_export_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str
     words = published.write_tokenizer(tmp_path / "words")
     assert main(["import", str(folder), str(tmp_path / "ours"), "--text-model", words]) == 0
     assert read_index(tmp_path / "ours").components[-2:] == ["tokenizer", "scheduler"]
+    assert main(["inspect", str(tmp_path / "ours")]) == 0
+    assert "FluxFlowProcessor(d_model=16, vae_dim=8, embedding_size=32" in capsys.readouterr().out
     assert main(["export", str(tmp_path / "ours"), str(tmp_path / "back"), "--format", "published"]) == 0
     assert "for FluxFlowPipeline.from_pretrained of fluxflow 0.8.1" in capsys.readouterr().out
     (tmp_path / "back" / "training_state.json").write_text('{"global_step": 7}')
@@ -53,7 +55,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, capsys: pytest.
         (["import", flow, out], "give --version"),
         (["import", tmp_path / "nowhere", out], "There is no"),
         (["export", tmp_path / "nowhere", out, "--format", "published"], "There is no"),
-        (["inspect", full], "holds neither"),
+        (["inspect", full], "holds no model"),
     ]:
         assert main([str(argument) for argument in arguments]) == 1
         said = capsys.readouterr()

@@ -1,13 +1,16 @@
-"""What a published checkpoint says of itself, without loading its tensors."""
+"""What a checkpoint says of itself, without loading its tensors."""
 
 import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from fluxflow.checkpoint.networks import read_json
+from fluxflow.checkpoint.index import ModelIndex
+from fluxflow.checkpoint.model import read_index
+from fluxflow.checkpoint.networks import CONFIG, read_json
 from fluxflow.checkpoint.published.sizes import Choices, arguments, version_name
 from fluxflow.checkpoint.published.source import Entry, Source, open_source
+from fluxflow.runs import is_published
 
 TRAINING_STATE = "training_state.json"  # of fluxflow-training, beside the weights
 
@@ -16,12 +19,15 @@ def describe(path: str | Path, tensors: bool = False) -> Iterator[str]:
     """Yield the lines of `python -m fluxflow.checkpoint inspect`.
 
     Args:
-        path: a published checkpoint.
-        tensors: also list every tensor.
+        path: a published checkpoint, or a run or model folder.
+        tensors: also list every tensor of a published one.
 
     Raises:
         CheckpointError: it cannot be read, or it is of no known version.
     """
+    if not is_published(path):
+        yield from _ours(read_index(path))
+        return
     source = open_source(path)
     found = arguments(source, Choices())
     yield f"{source.path}: published FluxFlow checkpoint of version {version_name(source, Choices())}"
@@ -36,6 +42,17 @@ def describe(path: str | Path, tensors: bool = False) -> Iterator[str]:
         yield ""
         for component, entries in source.components.items():
             yield from (f"{component}.{name}  {list(e.shape)}  {e.dtype}" for name, e in sorted(entries.items()))
+
+
+def _ours(index: ModelIndex) -> Iterator[str]:
+    yield f"{index.folder}: model of FluxFlow, VAE {index.vae_hash}"
+    for name in index.components:
+        if (config := index.folder / name / CONFIG).is_file():
+            content = read_json(config)
+            sizes = ", ".join(
+                f"{key}={value}" for key, value in content.items() if key not in ("_class_name", "backbone")
+            )
+            yield f"{name:15} {content.get('_class_name')}({sizes})"
 
 
 def _files(source: Source) -> Iterator[str]:

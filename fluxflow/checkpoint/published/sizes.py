@@ -97,6 +97,10 @@ def arguments(source: Source, choices: Choices) -> dict[str, dict[str, Any]]:
     Raises:
         CheckpointError: a tensor that tells a size is missing, or the components are of different models.
     """
+    if source.header.get("model_type", "bezier") != "bezier":
+        raise CheckpointError(
+            f"{source.path} is a {source.header['model_type']} model: those without curves are not read."
+        )
     version, architecture = version_name(source, choices), source.metadata.get("architecture", {})
     max_hw = choices.max_hw or architecture.get("max_hw", 1024)
     shared = {"max_hw": max_hw, "version": version}

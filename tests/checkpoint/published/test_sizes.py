@@ -48,6 +48,12 @@ def test_metadata_that_contradicts_the_tensors_is_refused(said: str, message: st
         published_arguments(path)
 
 
+def test_models_without_curves_are_refused(tmp_path: Path) -> None:
+    path = published.write(tmp_path / "model.safetensors", published.state("0.6.0"), model_type="baseline")
+    with pytest.raises(CheckpointError, match="is a baseline model"):
+        published_arguments(path)
+
+
 def test_components_of_different_models_are_refused(tmp_path: Path) -> None:
     tensors = published.state("0.6.0")
     tensors["diffuser.flow_processor.vae_to_dmodel.weight"] = torch.zeros(16, 9)
