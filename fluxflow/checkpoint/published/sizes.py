@@ -126,6 +126,13 @@ def most_heads(channels: int, limit: int = HEADS) -> int:
     return max(heads for heads in range(1, limit + 1) if channels % heads == 0)
 
 
+def _heads(chosen: int | None, channels: int, component: str) -> int:
+    heads = chosen or most_heads(channels)
+    if heads < 1 or channels % heads:
+        raise CheckpointError(f"{heads} attention heads do not divide the {channels} channels of the {component}.")
+    return heads
+
+
 def _compressor(shapes: Shapes, choices: Choices) -> dict[str, Any]:
     channels = shapes.size("latent_proj.0.0.weight") // 5
     layers = shapes.count("token_attn.#.norm1.weight")
@@ -134,7 +141,7 @@ def _compressor(shapes: Shapes, choices: Choices) -> dict[str, Any]:
         "d_model": channels,
         "downscales": shapes.count("encoder_z.#.0.weight"),
         "attn_layers": layers,
-        "attn_heads": choices.attn_heads or most_heads(channels),
+        "attn_heads": _heads(choices.attn_heads, channels, "compressor"),
         "attn_ff_mult": shapes.size("token_attn.0.ff.0.weight") // 5 // channels if layers else 2,
     }
 
@@ -149,12 +156,12 @@ def _expander(shapes: Shapes) -> dict[str, Any]:
 def _flow(shapes: Shapes, version: str, heads: int | None) -> dict[str, Any]:
     channels = shapes.size("vae_to_dmodel.weight")
     if shapes.count("transformer_blocks.0.rotary_pe.inv_freq"):
-        heads = channels // (2 * shapes.size("transformer_blocks.0.rotary_pe.inv_freq"))
+        heads = channels // max(1, 2 * shapes.size("transformer_blocks.0.rotary_pe.inv_freq"))
     return {
         "d_model": channels,
         "vae_dim": shapes.size("vae_to_dmodel.weight", 1) - VERSIONS[version].context_channels,
         "embedding_size": shapes.size("text_proj.weight", 1),
-        "n_head": heads or most_heads(channels),
+        "n_head": _heads(heads, channels, "flow"),
         "n_layers": shapes.count("transformer_blocks.#.norm1.weight"),
         "layout": "published",
     }

@@ -72,6 +72,12 @@ def test_a_missing_tensor_that_tells_a_size_is_named(tmp_path: Path) -> None:
         published_arguments(path)
 
 
+def test_heads_that_do_not_divide_are_refused(tmp_path: Path) -> None:
+    source = open_source(published.write(tmp_path / "model.safetensors", published.state("0.6.0")))
+    with pytest.raises(CheckpointError, match="3 attention heads do not divide the 8 channels of the compressor"):
+        arguments(source, Choices(attn_heads=3))
+
+
 @pytest.mark.parametrize(("channels", "heads"), [(128, 8), (8, 8), (12, 6), (14, 7), (11, 1)])
 def test_heads_divide_the_channels(channels: int, heads: int) -> None:
     assert most_heads(channels) == heads
