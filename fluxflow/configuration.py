@@ -127,7 +127,10 @@ def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: P
     Raises:
         CheckpointError: the message names the keys that differ.
     """
-    there, here = ({"stage": c["stage"]["_target_"].split(".")[-1], "model": c["model"]} for c in (checkpoint, config))
+    there, here = (
+        {"stage": c["stage"]["_target_"].split(".")[-1], "model": {"layout": MODEL_LAYOUTS[0]} | c["model"]}
+        for c in (checkpoint, config)  # checkpoints from before there were layouts name none
+    )
     keys = [key for key in dotted(here) if not isinstance(select(here, key), dict)]
     differing = [key for key in keys if select(there, key) != select(here, key)]
     if differing:

@@ -77,6 +77,9 @@ def test_a_run_folder_is_new_or_the_one_that_is_continued(tmp_path: Path) -> Non
 
 def test_another_model_is_refused_by_its_keys() -> None:
     configuration.check_same_model(REFERENCE, changed("steps", 7), Path("last.ckpt"))
+    configuration.check_same_model(REFERENCE, changed("model.layout", "planar"), Path("last.ckpt"))
+    with pytest.raises(CheckpointError, match=r"model\.layout is planar there and published here"):
+        configuration.check_same_model(REFERENCE, changed("model.layout", "published"), Path("last.ckpt"))
     with pytest.raises(CheckpointError, match=r"model\.vae_dim is 128 there and 64 here"):
         configuration.check_same_model(REFERENCE, changed("model.vae_dim", 64), Path("last.ckpt"))
     with pytest.raises(CheckpointError, match="stage is VAELitModule there and FlowLitModule here"):
