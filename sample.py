@@ -7,14 +7,14 @@ import hydra
 from omegaconf import DictConfig
 
 from fluxflow import build
-from fluxflow.runs import find_model
+from fluxflow.runs import check_model
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="sample")
 @build.job
 def main(config: DictConfig) -> None:
     """Draw what `config` asks for."""
-    find_model(config.run)  # refused before torch is imported, which takes seconds
+    check_model(config.run)  # refused before torch is imported, which takes seconds
     from fluxflow.drawing import Drawing, draw
 
     draw(Drawing.from_config(build.resolved(config)))

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow.errors import CheckpointError, ConfigError
-from fluxflow.runs import LAST, find_checkpoint, find_model
+from fluxflow.runs import LAST, find_checkpoint, find_model, is_published
+from fluxflow.versions import DEFAULT_VERSION, VERSIONS
 
 DATED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
 VAE_MODULE, FLOW_MODULE = "fluxflow.training.VAELitModule", "fluxflow.training.FlowLitModule"
 LONGEST_NAME = 200  # characters; file systems take 255 bytes
-VAE_ARGUMENTS = {"vae_dim": "d_model", "downscales": "downscales", "max_hw": "max_hw"}  # of FluxCompressor
-MODEL_VERSIONS = ("0.3.0",)
+VAE_ARGUMENTS = {"vae_dim": "d_model", "downscales": "downscales", "max_hw": "max_hw", "version": "version"}
+MODEL_LAYOUTS = ("planar", "published")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 SMALLEST = {
     "seed": 0, "steps": 1, "accumulate": 1, "log_every": 1, "val_every": 1, "save_every": 1, "preview_every": 1,
@@ -51,12 +52,14 @@ def check_keys(config: dict[str, Any], reference: dict[str, Any], prefix: str = 
 
 def check_ranges(config: dict[str, Any]) -> None:
     """Refuse numbers and choices out of range; `config` may hold interpolations."""
-    model = {f"model.{name}": 1 for name, value in config["model"].items() if name not in ("version", "checkpointing")}
+    named = ("version", "layout", "checkpointing")
+    model = {f"model.{name}": 1 for name, value in config["model"].items() if name not in named}
     for key, smallest in (SMALLEST | model).items():
         value = select(config, key)
         if value is None or (not _is_interpolation(value) and value < smallest):
             raise ConfigError(f"{key} must be at least {smallest}, not {'null' if value is None else value}.")
-    for key, choices in {"model.version": MODEL_VERSIONS, "matmul_precision": MATMUL_PRECISIONS}.items():
+    choices_of = {"model.version": VERSIONS, "model.layout": MODEL_LAYOUTS, "matmul_precision": MATMUL_PRECISIONS}
+    for key, choices in choices_of.items():
         if (value := str(select(config, key))) not in choices:
             raise ConfigError(unknown_value(key, value, choices))
 
@@ -89,14 +92,28 @@ def check_vae(vae: str, model: dict[str, Any]) -> None:
         CheckpointError: there is no model.
         ConfigError: the message names the keys that differ.
     """
-    path = find_model(vae) / "compressor" / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing: copy the whole model folder, or train the VAE again.")
-    there = json.loads(path.read_text(encoding="utf-8"))
+    there = _published_compressor(vae) if is_published(vae) else _compressor(find_model(vae))
     differing = [key for key, argument in VAE_ARGUMENTS.items() if there[argument] != model[key]]
     if differing:
         what = ", ".join(f"model.{key}={there[VAE_ARGUMENTS[key]]}" for key in differing)
         raise ConfigError(f"The VAE of {vae} was trained with {what}: choose the same model= for stage=flow.")
+
+
+def _compressor(model: Path) -> dict[str, Any]:
+    """Return the constructor arguments of the compressor in a model folder."""
+    path = model / "compressor" / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: copy the whole model folder, or train the VAE again.")
+    return {"version": DEFAULT_VERSION} | json.loads(path.read_text(encoding="utf-8"))
+
+
+def _published_compressor(path: str) -> dict[str, Any]:
+    from fluxflow.checkpoint.published import published_arguments  # here alone: it imports torch
+
+    found = published_arguments(path)
+    if "compressor" not in found:
+        raise CheckpointError(f"{path} holds no compressor, only {', '.join(found)}.")
+    return found["compressor"]
 
 
 def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: Path) -> None:
@@ -110,7 +127,10 @@ def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: P
     Raises:
         CheckpointError: the message names the keys that differ.
     """
-    there, here = ({"stage": c["stage"]["_target_"].split(".")[-1], "model": c["model"]} for c in (checkpoint, config))
+    there, here = (
+        {"stage": c["stage"]["_target_"].split(".")[-1], "model": {"layout": MODEL_LAYOUTS[0]} | c["model"]}
+        for c in (checkpoint, config)  # checkpoints from before there were layouts name none
+    )
     keys = [key for key in dotted(here) if not isinstance(select(here, key), dict)]
     differing = [key for key in keys if select(there, key) != select(here, key)]
     if differing:

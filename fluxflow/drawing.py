@@ -29,6 +29,7 @@ class Drawing:
     """
 
     run: str
+    text_model: str | None
     out: str | None
     device: str
     prompts: list[str]
@@ -75,7 +76,8 @@ def draw(drawing: Drawing) -> Path:
         DataError: prompts or pictures that cannot be read.
     """
     index = read_index(drawing.run)
-    out = Path(drawing.out or Path(drawing.run) / "samples")
+    beside = index.folder.parent if index.folder.is_file() else Path(drawing.run)
+    out = Path(drawing.out or beside / "samples")
     path = (draw_prompts if "flow_processor" in index.components else draw_reconstructions)(drawing, out)
     print(f"Written: {path}")
     return path
@@ -84,7 +86,8 @@ def draw(drawing: Drawing) -> Path:
 def draw_prompts(drawing: Drawing, out: Path) -> Path:
     """Write one PNG a prompt and seed, and all of them as `grid.png` with a row a prompt and a column a seed."""
     prompts = read_prompts(Path(drawing.prompts_file)) if drawing.prompts_file else drawing.prompts
-    pipeline = FluxFlowPipeline.from_pretrained(drawing.run).to(device_of(drawing.device))
+    device = device_of(drawing.device)
+    pipeline = FluxFlowPipeline.from_pretrained(drawing.run, device=device, text_model=drawing.text_model)
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
     rows: list[Sequence[Image]] = []
     for number, prompt in enumerate(prompts, start=1):
@@ -111,9 +114,10 @@ def draw_prompts(drawing: Drawing, out: Path) -> Path:
 def draw_reconstructions(drawing: Drawing, out: Path) -> Path:
     """Write held-out pictures above their reconstructions as `reconstructions.png`."""
     index = read_index(drawing.run)
-    if index.sample_size is None:
-        raise ConfigError(f"{index.folder} does not say at which size it was trained; train it again.")
-    images, captions = held_out(drawing.images, index.sample_size[0], drawing.count)
+    size = drawing.height or (index.sample_size or (None,))[0]
+    if size is None:
+        raise ConfigError(f"{index.folder} does not say at which size it was trained; give height.")
+    images, captions = held_out(drawing.images, size, drawing.count)
     device = device_of(drawing.device)
     space = load_vae(index.folder).to(device)
     with torch.no_grad():

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fluxflow.checkpoint import load_model, save_model
 from fluxflow.checkpoint.model import as_size
+from fluxflow.checkpoint.published import Choices
 from fluxflow.diffusion.sampler import make_scheduler, sample
 from fluxflow.diffusion.schedule import TIMESTEPS
 from fluxflow.errors import CheckpointError, ConfigError
@@ -192,25 +193,33 @@ class FluxFlowPipeline(DiffusionPipeline):
         save_model(save_directory, **self.components, **self.parameters)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, torch_dtype: torch.dtype | None = None) -> "FluxFlowPipeline":
-        """Load the pipeline of a run or model folder, on the CPU.
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        torch_dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        text_model: str | None = None,
+    ) -> "FluxFlowPipeline":
+        """Load the pipeline of a run or model folder, or of a checkpoint of the published package.
 
         Args:
-            path: a run folder of stage 2, or a model folder written by one or by `save_pretrained`.
+            path: a run folder of stage 2, a model folder written by one or by `save_pretrained`, or a published
+                .safetensors file or folder.
             torch_dtype: of the networks; as stored by default.
+            device: where they go.
+            text_model: folder or hub name of the DistilBERT whose tokenizer a published checkpoint leaves out.
 
         Raises:
             CheckpointError: the folder holds no complete model.
         """
-        index, components = load_model(path)
+        index, components = load_model(path, Choices(text_model=text_model))
         if missing := [name for name in ("flow_processor", "text_encoder", "tokenizer") if name not in components]:
             raise CheckpointError(
                 f"{index.folder} has no {' and no '.join(missing)}: a VAE alone cannot draw from prompts. "
                 "Train a flow on it: python train.py stage=flow vae=<this run>."
             )
         stored = {"latent_mean": index.latent_mean, "latent_std": index.latent_std, "sample_size": index.sample_size}
-        pipeline = cls(**components, **stored)
-        return pipeline.to(dtype=torch_dtype) if torch_dtype else pipeline
+        return cls(**components, **stored).to(device, torch_dtype)
 
     def to(self, *args: Any, **kwargs: Any) -> "FluxFlowPipeline":
         """Move and cast the networks; the arguments are those of `torch.nn.Module.to`."""

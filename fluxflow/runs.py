@@ -9,6 +9,29 @@ from fluxflow.errors import CheckpointError
 
 INDEX = "model_index.json"
 LAST = Path("checkpoints") / "last.ckpt"
+PUBLISHED_WEIGHTS = (
+    "flxflow_final.safetensors",
+    "model.safetensors",
+)  # of the published package, the first that is there
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+
+
+def is_published(path: str | Path | None) -> bool:
+    """Return whether `path` looks like a checkpoint of the published package: weights without an index of ours."""
+    if path is None:
+        return False
+    path = Path(path)
+    if path.is_file():
+        return path.suffix in (".safetensors", *PICKLES)
+    if not path.is_dir() or (path / INDEX).is_file() or (path / "model" / INDEX).is_file():
+        return False
+    return any(file.name in PUBLISHED_WEIGHTS or file.suffix in PICKLES for file in path.iterdir())
+
+
+def check_model(path: str | Path | None) -> None:
+    """Refuse a path that holds neither a model of ours nor a published checkpoint, as `find_model` does."""
+    if not is_published(path):
+        find_model(path)
 
 
 def find_model(path: str | Path | None) -> Path:

@@ -1,58 +1,52 @@
-"""The recorded vectors of the published package, and its state dicts under our names.
-
-What differs: a layer that feeds a Bézier curve has its rows in planes here and in groups of five neighbours there
-(their row 5·c + k is our row k·C + c), spectral norm is the parametrization of torch, not the older hook, and the
-expander's blocks are one level higher.
-"""
+"""The recorded vectors of the published packages, one file a version, and networks filled from them."""
 
 import json
-from itertools import pairwise
+from functools import cache
 from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fluxflow.models.activations import BezierActivation
+from fluxflow.checkpoint.published.keys import counterparts, derived
 
-PATH = Path(__file__).parent / "fixtures" / "v0.3.0.safetensors"
-RENAMED = {
-    "upscale.layers.": "upscale.",
-    "weight_orig": "parametrizations.weight.original",
-    "weight_u": "parametrizations.weight.0._u",
-    "weight_v": "parametrizations.weight.0._v",
-}
+VERSIONS = ("0.3.0", "0.6.0", "0.7.0", "0.8.0")
+RECORDED_AS = {"flow_processor": "flow"}  # component → its name in the files, where that differs
 
 
-def vectors() -> dict[str, Tensor]:
+def path(version: str = "0.3.0") -> Path:
+    return Path(__file__).parent / "fixtures" / f"v{version}.safetensors"
+
+
+@cache
+def vectors(version: str = "0.3.0") -> dict[str, Tensor]:
     """All recorded tensors: param.…, in.… and out.…"""
-    return load_file(PATH)
+    return load_file(path(version))
 
 
-def arguments(component: str) -> dict:
-    """What the published constructor of the component was given."""
-    with safe_open(PATH, "pt") as file:
-        return json.loads(file.metadata()["kwargs"])[component]
+def arguments(component: str, version: str = "0.3.0") -> dict:
+    """What the constructor of the component takes, the version aside that of the published one."""
+    with safe_open(path(version), "pt") as file:
+        recorded = json.loads(file.metadata()["kwargs"])[RECORDED_AS.get(component, component)]
+    layout = {"layout": "published"} if component == "flow_processor" else {}
+    return recorded | layout | {"version": version}
 
 
-def load(network: nn.Module, component: str) -> nn.Module:
+def parameters(component: str, version: str = "0.3.0") -> dict[str, Tensor]:
+    """The published state dict of the component."""
+    prefix = f"param.{RECORDED_AS.get(component, component)}."
+    return {key.removeprefix(prefix): tensor for key, tensor in vectors(version).items() if key.startswith(prefix)}
+
+
+def load(network: nn.Module, component: str, version: str = "0.3.0") -> nn.Module:
     """Fills the network with the published weights of the component, strictly, and returns it in eval mode."""
-    prefix = f"param.{component}."
-    state = {key.removeprefix(prefix): value for key, value in vectors().items() if key.startswith(prefix)}
-    for old, new in RENAMED.items():
-        state = {key.replace(old, new): value for key, value in state.items()}
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Sequential):
-            for (child, layer), (_, following) in pairwise(module.named_children()):
-                if isinstance(following, BezierActivation):
-                    for key in (f"{name}.{child}.weight", f"{name}.{child}.bias"):
-                        if key in state:
-                            transposed = isinstance(layer, nn.ConvTranspose2d) and key.endswith("weight")
-                            state[key] = planar(state[key], 1 if transposed else 0)
-    network.load_state_dict(state)
+    recorded, wanted = parameters(component, version), counterparts(component, network)
+    assert set(recorded) == set(wanted) | set(derived(network))
+    network.load_state_dict({part.ours: part.read(recorded[name]) for name, part in wanted.items()})
     return network.eval()
 
 
-def planar(rows: Tensor, dim: int) -> Tensor:
-    """From groups of five neighbours to five planes along `dim`."""
-    return rows.unflatten(dim, (-1, 5)).transpose(dim, dim + 1).flatten(dim, dim + 1)
+def assert_near(value: Tensor, expected: Tensor, tolerance: float = 2e-5) -> None:
+    """Within a fraction of the largest expected value."""
+    assert value.shape == expected.shape
+    assert float((value - expected).abs().max()) <= tolerance * float(expected.abs().max())

@@ -4,6 +4,7 @@ import pytest
 
 from fluxflow import configuration
 from fluxflow.errors import CheckpointError, ConfigError
+from tests import published
 
 REFERENCE = {
     "steps": 100,
@@ -76,6 +77,9 @@ def test_a_run_folder_is_new_or_the_one_that_is_continued(tmp_path: Path) -> Non
 
 def test_another_model_is_refused_by_its_keys() -> None:
     configuration.check_same_model(REFERENCE, changed("steps", 7), Path("last.ckpt"))
+    configuration.check_same_model(REFERENCE, changed("model.layout", "planar"), Path("last.ckpt"))
+    with pytest.raises(CheckpointError, match=r"model\.layout is planar there and published here"):
+        configuration.check_same_model(REFERENCE, changed("model.layout", "published"), Path("last.ckpt"))
     with pytest.raises(CheckpointError, match=r"model\.vae_dim is 128 there and 64 here"):
         configuration.check_same_model(REFERENCE, changed("model.vae_dim", 64), Path("last.ckpt"))
     with pytest.raises(CheckpointError, match="stage is VAELitModule there and FlowLitModule here"):
@@ -89,10 +93,23 @@ def test_a_vae_of_another_latent_is_refused_by_its_keys(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="missing"):
         configuration.check_vae(str(tmp_path), {})
     config.write_text('{"d_model": 32, "downscales": 3, "max_hw": 1024}')
-    model = {"vae_dim": 32, "downscales": 3, "max_hw": 1024}
+    model = {"vae_dim": 32, "downscales": 3, "max_hw": 1024, "version": "0.3.0"}
     configuration.check_vae(str(tmp_path), model)
     with pytest.raises(ConfigError, match=r"model\.downscales=3: choose"):
         configuration.check_vae(str(tmp_path), model | {"downscales": 4})
+    with pytest.raises(ConfigError, match=r"model\.version=0\.3\.0: choose"):
+        configuration.check_vae(str(tmp_path), model | {"version": "0.6.0"})
+
+
+def test_a_published_vae_is_compared_too(tmp_path: Path) -> None:
+    path = published.write(tmp_path / "vae.safetensors", published.state("0.7.0"))
+    model = {"vae_dim": 8, "downscales": 2, "max_hw": 1024, "version": "0.7.0"}
+    configuration.check_vae(str(path), model)
+    with pytest.raises(ConfigError, match=r"trained with model\.version=0\.7\.0: choose"):
+        configuration.check_vae(str(path), model | {"version": "0.3.0"})
+    published.write(path, published.state("0.6.0", components=["expander"]), model_version="0.6.0")
+    with pytest.raises(CheckpointError, match="holds no compressor, only expander"):
+        configuration.check_vae(str(path), model)
 
 
 def test_a_job_folder_is_one_short_name() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fluxflow.checkpoint import save_model
 from fluxflow.errors import CheckpointError, ConfigError
 from fluxflow.pipeline import FluxFlowPipeline
-from tests import pipelines
+from tests import pipelines, published
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers under NumPy 2
 
@@ -164,6 +164,16 @@ def test_a_vae_alone_cannot_draw(pipeline: FluxFlowPipeline, tmp_path: Path) -> 
         CheckpointError, match="has no flow_processor and no text_encoder and no tokenizer: a VAE alone"
     ):
         FluxFlowPipeline.from_pretrained(tmp_path)
+
+
+def test_a_published_checkpoint_draws_the_published_picture(tmp_path: Path) -> None:
+    """Recorded with the published pipeline from the same latents: its 20 steps, guidance 5, its text, its times."""
+    folder, words = published.write_folder(tmp_path / "run"), published.write_tokenizer(tmp_path / "words")
+    theirs = FluxFlowPipeline.from_pretrained(folder, text_model=words)
+    recorded = published.text_vectors()
+    latents, (height, width) = recorded["in.latents"], recorded["out.picture"].shape[1:3]
+    drawn = draw(theirs, "a red dress", latents=latents[:, :-1], num_inference_steps=20, height=height, width=width)
+    assert float((drawn.permute(0, 2, 3, 1) - recorded["out.picture"]).abs().max()) < 1e-4
 
 
 def test_moving_and_casting() -> None:

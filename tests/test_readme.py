@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests import published
 from tests.test_train import SMALLEST
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +77,9 @@ def test_every_python_command_of_the_readme_runs(tmp_path, monkeypatch):
     for index in range(3):
         Image.new("RGB", (40, 40), (80 * index, 30, 60)).save(tmp_path / "pictures" / f"{index}.png")
         (tmp_path / "pictures" / f"{index}.txt").write_text("a plain colour")
+    published.write_folder(tmp_path / "theirs")
+    words = published.write_tokenizer(tmp_path / "words")
+    monkeypatch.setattr("fluxflow.checkpoint.published.reader.TEXT_MODEL", words)  # which would come from the hub
     commands = [command for command in COMMANDS if command.startswith("python ")]
     assert len(commands) >= 7
     for command in commands:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fluxflow.errors import CheckpointError
-from fluxflow.runs import find_checkpoint, find_model
+from fluxflow.runs import check_model, find_checkpoint, find_model, is_published
 
 
 def make_run(folder: Path, age: int = 0, model: bool = True, checkpoint: bool = True) -> Path:
@@ -60,3 +60,19 @@ def test_a_checkpoint_that_was_named_must_exist(tmp_path: Path) -> None:
         find_checkpoint(tmp_path / "nowhere", tmp_path)
     with pytest.raises(CheckpointError, match=r"holds no checkpoints/last\.ckpt"):
         find_checkpoint(make_run(tmp_path / "a", checkpoint=False), tmp_path)
+
+
+def test_published_checkpoints_are_told_from_models_of_ours(tmp_path: Path) -> None:
+    ours, theirs, pickled = (tmp_path / name for name in ("ours", "theirs", "pickled"))
+    for file in (ours / "model_index.json", ours / "model.safetensors", theirs / "flxflow_final.safetensors"):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    pickled.mkdir()
+    (pickled / "model.pt").touch()
+    for path in (theirs, theirs / "flxflow_final.safetensors", pickled, pickled / "model.pt"):
+        assert is_published(path)
+        check_model(path)
+    for path in (ours, tmp_path, tmp_path / "nowhere", None):
+        assert not is_published(path)
+    with pytest.raises(CheckpointError, match="There is no"):
+        check_model(tmp_path / "nowhere")

@@ -18,7 +18,7 @@ from fluxflow.checkpoint import save_model
 from fluxflow.drawing import Drawing, draw, read_prompts, slug
 from fluxflow.errors import ConfigError, DataError
 from fluxflow.pictures import read_metadata
-from tests import pipelines
+from tests import pipelines, published
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers under NumPy 2
@@ -80,6 +80,21 @@ def test_a_flow_gives_a_grid_and_single_pictures_that_say_how(runs: Path, tmp_pa
     assert data["model"] == str(runs / "flow/a")
     assert json.loads(read_metadata(path)["prompt"]) == ["a red dress", "blue/shirt"]
     assert Image.open(tmp_path / singles[0]).size == (16, 16)
+
+
+def test_a_published_checkpoint_draws_beside_itself(tmp_path: Path) -> None:
+    folder = published.write_folder(tmp_path / "theirs")
+    words = published.write_tokenizer(tmp_path / "words")
+    path = draw(drawing(folder, text_model=words, prompts=["a red dress"], seeds=[1], height=16, width=32))
+    assert path == folder / "samples" / "grid.png"
+    assert Image.open(folder / "samples" / "001_a-red-dress_seed1.png").size == (32, 16)
+
+
+def test_the_vae_of_a_published_file_gives_reconstructions(shard: Path, tmp_path: Path) -> None:
+    path = published.write(
+        tmp_path / "vae.safetensors", published.state("0.7.0", components=["compressor", "expander"])
+    )
+    assert draw(drawing(path, images=str(shard), height=16)) == tmp_path / "samples" / "reconstructions.png"
 
 
 def test_the_same_seed_gives_the_same_picture(runs: Path, tmp_path: Path) -> None:

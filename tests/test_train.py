@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 import train
 from fluxflow import build
-from fluxflow.checkpoint import load_vae
+from fluxflow.checkpoint import load_model, load_vae
+from tests import published
 
 ROOT = Path(__file__).parents[1]
 SMALLEST = [
@@ -86,6 +87,18 @@ def test_both_stages_leave_what_the_design_promises(command: Command) -> None:
     assert index["vae_hash"] == json.loads((vae / "model" / "model_index.json").read_text())["vae_hash"]
     assert load_vae(vae).std.min() > 0
     assert Image.open(flow / "previews" / "step_000004.png").width > 100
+
+
+def test_other_versions_and_published_vaes_train(command: Command, tmp_path: Path) -> None:
+    later = "model.version=0.7.0"
+    assert command(*VAE, later, "steps=2", "name=mine") is None
+    assert load_vae("outputs/vae/mine").mean.shape == (13,)
+    theirs = published.write(tmp_path / "theirs" / "vae.safetensors", published.state("0.7.0"))
+    assert "model.version=0.7.0" in refusal(command, *FLOW, "steps=2", f"vae={theirs}")
+    assert command(*FLOW, later, "model.layout=published", "steps=2", f"vae={theirs}", "name=mine") is None
+    index, parts = load_model("outputs/flow/mine")
+    assert parts["flow_processor"].config["layout"] == "published"
+    assert index.latent_mean == [0.0] * 13
 
 
 def test_a_run_goes_on_in_its_folder(command: Command) -> None:

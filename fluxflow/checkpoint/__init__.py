@@ -1,7 +1,7 @@
 """Weights as safetensors beside their config, model folders, and where runs keep them."""
 
+from fluxflow.checkpoint.index import ModelIndex
 from fluxflow.checkpoint.model import (
-    ModelIndex,
     load_model,
     load_vae,
     read_index,

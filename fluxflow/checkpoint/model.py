@@ -6,22 +6,22 @@ After stage 1 it holds compressor and expander, after stage 2 every component, s
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import diffusers
-import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fluxflow.checkpoint.files import AtomicFiles
-from fluxflow.checkpoint.networks import digest, load_network, read_json, stage_network
+from fluxflow.checkpoint.index import ModelIndex, hash_of, statistic
+from fluxflow.checkpoint.networks import load_network, read_json, stage_network
+from fluxflow.checkpoint.published import Choices, load_published, published_index
 from fluxflow.errors import CheckpointError
 from fluxflow.models.latent_space import LatentSpace
-from fluxflow.runs import INDEX, find_model, nearby_models
+from fluxflow.runs import INDEX, find_model, is_published, nearby_models
 
 # Component → the class that it must have; None: any tokenizer of transformers.
 COMPONENTS: dict[str, str | None] = {
@@ -33,18 +33,6 @@ COMPONENTS: dict[str, str | None] = {
     "scheduler": "DPMSolverMultistepScheduler",
 }
 VAE = ("compressor", "expander")
-
-
-@dataclass(frozen=True)
-class ModelIndex:
-    """What `model_index.json` says about the folder beside it."""
-
-    folder: Path
-    components: list[str]
-    latent_mean: list[float]
-    latent_std: list[float]
-    sample_size: tuple[int, int] | None
-    vae_hash: str
 
 
 def save_model(
@@ -83,19 +71,25 @@ def save_model(
     for name, component in components.items():
         if component is not None and COMPONENTS[name] not in (None, type(component).__name__):
             raise CheckpointError(f"{name} must be a {COMPONENTS[name]}, not a {type(component).__name__}.")
-    mean, std = _statistic(latent_mean), _statistic(latent_std)
+    mean, std = statistic(latent_mean), statistic(latent_std)
     index: dict[str, Any] = {"_class_name": "FluxFlowPipeline", "_diffusers_version": diffusers.__version__}
     with AtomicFiles() as files:
         for name, component in components.items():
             index[name] = _stage_component(component, folder / name, files)
         index["latent_mean"], index["latent_std"] = mean.tolist(), std.tolist()
         index["sample_size"] = list(as_size(sample_size)) if sample_size is not None else None
-        index["vae_hash"] = _hash(compressor, expander, mean, std)
+        index["vae_hash"] = hash_of(compressor, expander, mean, std)
         files.target(folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def read_index(path: str | Path) -> ModelIndex:
-    """Return what the `model_index.json` of a run or model folder says; CheckpointError if it is not one of ours."""
+    """Return what the `model_index.json` of a run or model folder says, or what a published checkpoint holds.
+
+    Raises:
+        CheckpointError: it is neither of ours nor a published one.
+    """
+    if is_published(path):
+        return published_index(path)
     folder = find_model(path)
     content = read_json(folder / INDEX)
     if content.get("_class_name") != "FluxFlowPipeline":
@@ -114,19 +108,31 @@ def read_index(path: str | Path) -> ModelIndex:
     )
 
 
-def load_model(path: str | Path) -> tuple[ModelIndex, dict[str, Any]]:
-    """Build every component of a run or model folder: names → networks in eval mode, tokenizer and scheduler.
+def load_model(
+    path: str | Path, choices: Choices | None = None, only: Sequence[str] = tuple(COMPONENTS)
+) -> tuple[ModelIndex, dict[str, Any]]:
+    """Build the components of a model: names → networks in eval mode, tokenizer and scheduler.
+
+    Args:
+        path: a run or model folder, or a published checkpoint.
+        choices: what a published checkpoint does not tell.
+        only: the components to build, where they are there.
 
     Raises:
         CheckpointError: no model there, a component that is damaged or of another class, or a VAE that is not the
             one that the folder was written with.
     """
+    if is_published(path):
+        return load_published(path, choices, only)
     index = read_index(path)
-    return index, _load_components(index, index.components)
+    return index, _load_components(index, [name for name in index.components if name in only])
 
 
 def load_vae(path: str | Path) -> LatentSpace:
-    """Return the VAE of a run or model folder with its latent statistics: frozen, in eval mode, on the CPU.
+    """Return the VAE of a model with its latent statistics: frozen, in eval mode, on the CPU.
+
+    Args:
+        path: a run or model folder, or a published checkpoint.
 
     Raises:
         CheckpointError: as for `load_model`, and where the folder has no VAE.
@@ -135,15 +141,15 @@ def load_vae(path: str | Path) -> LatentSpace:
     if not set(VAE) <= set(index.components):
         held = ", ".join(index.components) or "nothing"
         raise CheckpointError(f"{index.folder} holds no VAE, only {held}. {nearby_models(index.folder)}")
-    parts = _load_components(index, VAE)
-    space = LatentSpace(parts["compressor"], parts["expander"], *_statistics(index))
+    _, parts = load_model(path, only=VAE)
+    space = LatentSpace(parts["compressor"], parts["expander"], *index.statistics())
     return space.eval().requires_grad_(False)
 
 
 def vae_hash(source: LatentSpace | str | Path) -> str:
     """Return the sha256 that identifies a VAE: its weights and its latent statistics."""
     space = source if isinstance(source, LatentSpace) else load_vae(source)
-    return _hash(space.compressor, space.expander, space.mean, space.std)
+    return hash_of(space.compressor, space.expander, space.mean, space.std)
 
 
 def as_size(size: int | Sequence[int]) -> tuple[int, int]:
@@ -170,7 +176,7 @@ def _load_components(index: ModelIndex, names: Sequence[str]) -> dict[str, Any]:
     components = {name: _load_component(name, index.folder) for name in names}
     if "text_encoder" in components:
         components["text_encoder"].tokenizer = components.get("tokenizer")
-    found = _hash(components["compressor"], components["expander"], *_statistics(index))
+    found = hash_of(components["compressor"], components["expander"], *index.statistics())
     if found != index.vae_hash:
         raise CheckpointError(
             f"The VAE in {index.folder} is not the one that its {INDEX} was written with: files of several models "
@@ -191,18 +197,3 @@ def _load_component(name: str, model: Path) -> Any:
     if type(network).__name__ != expected:
         raise CheckpointError(f"{folder} holds a {type(network).__name__} where a {expected} belongs.")
     return network
-
-
-def _statistic(values: Tensor | Sequence[float]) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float32).detach().cpu()
-
-
-def _statistics(index: ModelIndex) -> tuple[Tensor, Tensor]:
-    return _statistic(index.latent_mean), _statistic(index.latent_std)
-
-
-def _hash(compressor: nn.Module, expander: nn.Module, mean: Tensor, std: Tensor) -> str:
-    tensors = {"latent_mean": _statistic(mean), "latent_std": _statistic(std)}
-    for prefix, network in (("compressor", compressor), ("expander", expander)):
-        tensors |= {f"{prefix}.{key}": tensor for key, tensor in network.state_dict().items()}
-    return digest(tensors)

@@ -1,6 +1,7 @@
 """From noise to latent tokens: DPM-Solver++ of order 2 over trailing steps (Lu et al., 2022; Lin et al., 2024)."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
@@ -13,8 +14,8 @@ Flow = Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor]
 StepCallback = Callable[[int, int, Tensor], Tensor | None]
 
 
-def make_scheduler() -> DPMSolverMultistepScheduler:
-    """The solver, with this project's noise schedule."""
+def make_scheduler(spacing: Literal["trailing", "linspace"] = "trailing") -> DPMSolverMultistepScheduler:
+    """The solver, with this project's noise schedule; the published package has the spacing "linspace"."""
     return DPMSolverMultistepScheduler(
         num_train_timesteps=TIMESTEPS,
         beta_start=BETA_START,
@@ -23,7 +24,7 @@ def make_scheduler() -> DPMSolverMultistepScheduler:
         prediction_type="v_prediction",
         algorithm_type="dpmsolver++",
         solver_order=2,
-        timestep_spacing="trailing",
+        timestep_spacing=spacing,
     )
 
 

@@ -12,12 +12,22 @@ from torch import Tensor, nn
 
 from fluxflow.kernels.bezier import ACTIVATIONS, bezier, cubic_bezier
 
-# With these control points a curve of t = sigmoid(x) is y = 3.2 + 2·u + 1.2·u³ with u = tanh(x / 2), which is 3.2 + x within
-# 0.1 up to |x| = 2 and within 0.3 up to |x| = 3. Networks start from it, since a signal then reaches through any number of
-# curves; around control points of 0 a curve through SiLU shrinks small signals to a third and lets large ones grow
-# without bound, and the plainer 2 + 2·tanh(x / 2), of four points in a line, loses what is larger than 1 after a few blocks.
+# With these control points a curve of t = sigmoid(x) is y = 3.2 + 2·u + 1.2·u³ with u = tanh(x / 2): 3.2 + x within 0.1
+# up to |x| = 2.5 and 0.3 up to |x| = 3. Networks start from it, since a signal then reaches through any number of
+# curves. Around control points of 0 a curve through SiLU shrinks small signals to a third and lets large ones grow
+# without bound; four points in a line give 2 + 2·tanh(x / 2), which after a few blocks has lost what is larger than 1.
 IDENTITY_MIDDLE = 3.2
 IDENTITY_POINTS = (0.0, IDENTITY_MIDDLE + 8 / 15, IDENTITY_MIDDLE - 8 / 15, 2 * IDENTITY_MIDDLE)
+
+
+def planes_of_groups(x: Tensor, dim: int) -> Tensor:
+    """From groups of five neighbours t p0 p1 p2 p3 along `dim` ≥ 0, which is the published order, to five planes."""
+    return x.unflatten(dim, (-1, 5)).transpose(dim, dim + 1).flatten(dim, dim + 1)
+
+
+def groups_of_planes(x: Tensor, dim: int) -> Tensor:
+    """The inverse of `planes_of_groups`."""
+    return x.unflatten(dim, (5, -1)).transpose(dim, dim + 1).flatten(dim, dim + 1)
 
 
 def inverse_silu(value: float) -> float:

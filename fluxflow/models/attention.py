@@ -12,7 +12,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, rotary: tuple[Tensor, Te
         q: queries [B, T, D].
         k, v: keys and values [B, S, D].
         heads: number of heads, divides D.
-        rotary: cosine and sine of `rotary_2d`, applied to queries and keys.
+        rotary: cosine and sine of `rotary_2d` or `rotary_1d`, applied to queries and keys.
 
     Returns:
         [B, T, D].
@@ -33,7 +33,7 @@ def rotary_2d(height: int, width: int, dim: int, device: torch.device) -> tuple[
         dim: channels of one head; even.
 
     Returns:
-        Two tensors [height·width, dim / 2].
+        Two tensors [height·width, dim], their halves alike.
     """
     pairs = dim // 2
     by_row = pairs - pairs // 2
@@ -43,14 +43,31 @@ def rotary_2d(height: int, width: int, dim: int, device: torch.device) -> tuple[
         for position, count in ((rows, by_row), (columns, pairs - by_row))
     ]
     grid = torch.cat([angles[0].repeat_interleave(width, 0), angles[1].repeat(height, 1)], dim=-1)
+    grid = torch.cat([grid, grid], dim=-1)
     return grid.cos(), grid.sin()
+
+
+def rotary_1d(height: int, width: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine as the published flow takes them, [height·width, dim] each.
+
+    Tokens are numbered through, whatever the grid. Each frequency stands for two neighbours although `rotate` pairs
+    halves, so that this is no rotation; it is what published weights were trained with.
+    """
+    angles = torch.arange(height * width, device=device)[:, None] * inverse_frequencies(dim, device)
+    angles = angles.repeat_interleave(2, dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def inverse_frequencies(dim: int, device: torch.device) -> Tensor:
+    """1 / 10000^(2i / dim) for the dim / 2 channel pairs (Su et al., 2021, section 3.2.2)."""
+    count = dim // 2
+    return 1.0 / 10000 ** (torch.arange(count, device=device).float() / count)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns channel pairs (i, i + dim/2) of [..., T, dim] by the angles of `rotary_2d`."""
     a, b = x.chunk(2, dim=-1)
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    return x * cos.to(x.dtype) + torch.cat([-b, a], dim=-1) * sin.to(x.dtype)
 
 
 class SelfAttention(nn.Module):

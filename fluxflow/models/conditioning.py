@@ -39,14 +39,16 @@ class SPADE(nn.Module):
         context_nc: channels of the context map.
         num_features: channels of the features.
         hidden: channels between the two.
+        scale: multiply by 1 + γ; without it the context can only add.
     """
 
-    def __init__(self, context_nc: int, num_features: int, hidden: int = 128) -> None:
+    def __init__(self, context_nc: int, num_features: int, hidden: int = 128, scale: bool = True) -> None:
         super().__init__()
-        self.bn = nn.GroupNorm(min(32, num_features), num_features, affine=False)
+        groups = max(count for count in range(1, min(32, num_features) + 1) if num_features % count == 0)
+        self.bn = nn.GroupNorm(groups, num_features, affine=False)
         shared = nn.Conv2d(context_nc, hidden, 3, padding=1)
         self.mlp_shared = nn.Sequential(shared, nn.ReLU(inplace=True))
-        self.mlp_gamma = nn.Conv2d(hidden, num_features, 3, padding=1)
+        self.mlp_gamma = nn.Conv2d(hidden, num_features, 3, padding=1) if scale else None
         self.mlp_beta = nn.Conv2d(hidden, num_features, 3, padding=1)
         self.apply(init_xavier)
         self._start_as_sum(shared, min(context_nc, num_features, hidden // 2))
@@ -58,17 +60,22 @@ class SPADE(nn.Module):
         The context passes the ReLU in two halves, c = max(c, 0) − max(−c, 0), for the first `count` channels.
         """
         for layer in (shared, self.mlp_gamma, self.mlp_beta):
-            layer.weight.mul_(0.1)
+            if layer is not None:
+                layer.weight.mul_(0.1)
         for channel in range(count):
             for half, sign in ((channel, 1), (count + channel, -1)):
                 shared.weight[half, channel, 1, 1] += sign
                 self.mlp_beta.weight[channel, half, 1, 1] += sign
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Modulates features [B, C, H, W] by a context [B, C', H', W'] of any size; None only normalises them."""
+        if context is None:
+            return self.bn(x)
         if context.shape[2:] != x.shape[2:]:
             context = F.interpolate(context, size=x.shape[2:], mode="bilinear", align_corners=False)
         hidden = self.mlp_shared(context)
-        return self.bn(x) * (1 + self.mlp_gamma(hidden)) + self.mlp_beta(hidden)
+        scaled = self.bn(x) if self.mlp_gamma is None else self.bn(x) * (1 + self.mlp_gamma(hidden))
+        return scaled + self.mlp_beta(hidden)
 
 
 class GatedContextInjection(nn.Module):

@@ -49,7 +49,7 @@ def locate(name: str, download: bool) -> str:
 
 
 class BertTextEncoder(nn.Module):
-    """A sentence as one vector: language model, mean over the real tokens, two Bézier layers.
+    """A sentence as one vector: language model, mean over its tokens, two Bézier layers.
 
     The language model is frozen and stays in eval mode; the projection is trained.
 
@@ -58,6 +58,8 @@ class BertTextEncoder(nn.Module):
         pretrain_model: folder, pip package or hub name of an encoder; None for a DistilBERT of random weights.
         download: whether the hub may be asked for it.
         backbone: the transformers configuration to build, without weights, in place of `pretrain_model`.
+        padded_length: tokens to which captions are padded and over all of which the mean runs, padding included, as the
+            published package does with 512; None: the mean over the real tokens.
 
     Raises:
         TextEncoderError: if the model cannot be found or reached.
@@ -69,8 +71,10 @@ class BertTextEncoder(nn.Module):
         pretrain_model: str | None = None,
         download: bool = False,
         backbone: dict | None = None,
+        padded_length: int | None = None,
     ) -> None:
         super().__init__()
+        self.padded_length = padded_length
         self.tokenizer: PreTrainedTokenizerBase | None = None
         if pretrain_model is None:
             self.language_model = AutoModel.from_config(_configuration(backbone))
@@ -78,7 +82,7 @@ class BertTextEncoder(nn.Module):
             self._load(pretrain_model, download)
         self.language_model.requires_grad_(False).eval()
         configuration = self.language_model.config
-        self.config = {"embed_dim": embed_dim, "backbone": configuration.to_dict()}
+        self.config = {"embed_dim": embed_dim, "backbone": configuration.to_dict(), "padded_length": padded_length}
         self.max_length: int = configuration.max_position_embeddings
         self.output_layer = nn.Sequential(
             nn.Linear(configuration.hidden_size, 512 * 5),
@@ -107,10 +111,12 @@ class BertTextEncoder(nn.Module):
         return self
 
     def features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Mean of the language model's last states over the real tokens, [B, hidden]."""
+        """Mean of the language model's last states over the real tokens, or with `padded_length` all, [B, hidden]."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         with torch.no_grad():
             states = self.language_model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        if self.padded_length is not None:
+            return states.mean(dim=1)
         weight = mask[..., None].to(states.dtype)
         return (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
@@ -137,8 +143,9 @@ class BertTextEncoder(nn.Module):
         device = next(self.output_layer.parameters()).device
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._features]
         if new:
-            length = min(self.max_length, self.tokenizer.model_max_length)
-            tokens = self.tokenizer(new, padding=True, truncation=True, max_length=length, return_tensors="pt")
+            length = self.padded_length or min(self.max_length, self.tokenizer.model_max_length)
+            padding = "max_length" if self.padded_length else True
+            tokens = self.tokenizer(new, padding=padding, truncation=True, max_length=length, return_tensors="pt")
             features = self.features(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
             if len(self._features) > 50_000:
                 self._features = {c: self._features[c] for c in captions if c in self._features}

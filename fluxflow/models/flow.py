@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fluxflow.errors import ConfigError
 from fluxflow.models.activations import (
     IDENTITY_MIDDLE,
     IDENTITY_POINTS,
@@ -13,12 +14,13 @@ from fluxflow.models.activations import (
     TrainableBezier,
     inverse_silu,
 )
-from fluxflow.models.attention import CrossAttention, SelfAttention, rotary_2d
+from fluxflow.models.attention import CrossAttention, SelfAttention
 from fluxflow.models.conditioning import ContextAttentionMixer, GatedContextInjection, init_xavier
-from fluxflow.models.packet import add_coordinates, latent_size_of, position_code, to_map
+from fluxflow.models.layouts import LAYOUTS
+from fluxflow.models.packet import add_coordinates, latent_size_of, to_map
+from fluxflow.versions import DEFAULT_VERSION, version_of
 
 TIMES = 1000  # rows of the time embedding; the time t in [0, 1] is row round(999·t)
-
 
 GATE = 4.0  # before its sigmoid, of the injection at the start
 BRANCH = 0.1  # of the usual size: what attention, text and feed-forward add to the tokens at the start
@@ -45,10 +47,13 @@ class FlowBlock(nn.Module):
     Args:
         d_model: channels.
         n_head: attention heads.
+        pillar_text: the text modulates the input of the pillars and joins their output.
+        layout: a key of `LAYOUTS`.
     """
 
-    def __init__(self, d_model: int, n_head: int) -> None:
+    def __init__(self, d_model: int, n_head: int, pillar_text: bool = False, layout: str = "planar") -> None:
         super().__init__()
+        self.pillar_text, self.planes = pillar_text, LAYOUTS[layout].planes
         self.self_attn = SelfAttention(d_model, n_head)
         self.cross_attn = CrossAttention(d_model)
         self.norm1 = nn.LayerNorm(d_model)
@@ -57,8 +62,13 @@ class FlowBlock(nn.Module):
         self.p0, self.p1, self.p2, self.p3 = (pillar(d_model) for _ in range(4))
         self.ffn = nn.Sequential(nn.Linear(d_model, d_model))
         self.bezier_activation = BezierActivation("sigmoid", None)
+        if pillar_text:
+            self.film_p0, self.film_p1, self.film_p2, self.film_p3 = (nn.Linear(d_model, 2 * d_model) for _ in range(4))
+            self.pillar_cross_attn = CrossAttention(d_model)
+            self.norm_pillar = nn.LayerNorm(d_model)  # of queries over one key, which drop out
         self.apply(init_xavier)
-        self._start_as_identity()
+        if LAYOUTS[layout].passes_on:
+            self._start_as_identity()
 
     @torch.no_grad()
     def _start_as_identity(self) -> None:
@@ -72,7 +82,12 @@ class FlowBlock(nn.Module):
                     branch.weight.mul_(BRANCH)
 
     def forward(
-        self, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor], previous: list[Tensor] | None
+        self,
+        x: Tensor,
+        text: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        previous: list[Tensor] | None,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """One block.
 
@@ -81,17 +96,29 @@ class FlowBlock(nn.Module):
             text: text token [B, 1, D].
             rotary: rotary angles of the tokens.
             previous: the control points of the block before, four [B, T, D].
+            condition: text and time as the pillars take them, [B, 1, D]; used with `pillar_text` alone.
 
         Returns:
             The tokens, and this block's control points.
         """
         x = x + self.self_attn(self.norm1(x), rotary)
         x = x + self.cross_attn(self.norm2(text))
-        gate = torch.sigmoid(x)
-        gated = [gate] * 4 if previous is None else [gate * p for p in previous]
+        gates = self._gates(torch.sigmoid(x), condition)
+        gated = gates if previous is None else [gate * p for gate, p in zip(gates, previous)]
         points = [make(g) for make, g in zip((self.p0, self.p1, self.p2, self.p3), gated)]
+        if self.pillar_text:
+            told = self.pillar_cross_attn(text)
+            points = [point + told for point in points]
         x = x + self.ffn(self.norm3(x))
-        return self.bezier_activation(torch.cat([x, *points], dim=-1)), points
+        return self.bezier_activation(self.planes(torch.cat([x, *points], dim=-1))), points
+
+    def _gates(self, gate: Tensor, condition: Tensor | None) -> list[Tensor]:
+        """The gate of each pillar, gate·(1 + γ) + β with γ, β from the text where the pillars see it."""
+        if not self.pillar_text:
+            return [gate] * 4
+        films = (self.film_p0, self.film_p1, self.film_p2, self.film_p3)
+        modulations = [film(condition).chunk(2, dim=-1) for film in films]
+        return [gate * (1 + gamma) + beta for gamma, beta in modulations]
 
 
 class FluxFlowProcessor(nn.Module):
@@ -106,6 +133,8 @@ class FluxFlowProcessor(nn.Module):
         max_hw: latent side that the size token calls 1.
         ctx_tokens: tokens from which the context is mixed.
         checkpointing: recompute each block in the backward instead of keeping its activations.
+        version: a key of `fluxflow.versions.VERSIONS`.
+        layout: a key of `fluxflow.models.layouts.LAYOUTS`; "published" for weights of the published package.
     """
 
     def __init__(
@@ -118,8 +147,12 @@ class FluxFlowProcessor(nn.Module):
         max_hw: int = 1024,
         ctx_tokens: int = 4,
         checkpointing: bool = False,
+        version: str = DEFAULT_VERSION,
+        layout: str = "planar",
     ) -> None:
         super().__init__()
+        if layout not in LAYOUTS:
+            raise ConfigError(f"unknown layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
         self.config = {
             "d_model": d_model,
             "vae_dim": vae_dim,
@@ -128,21 +161,27 @@ class FluxFlowProcessor(nn.Module):
             "n_layers": n_layers,
             "max_hw": max_hw,
             "ctx_tokens": ctx_tokens,
+            "version": version,
+            "layout": layout,
         }
         self.max_hw, self.ctx_tokens, self.head_dim = max_hw, ctx_tokens, d_model // n_head
-        self.checkpointing = checkpointing
-        self.vae_to_dmodel = nn.Linear(vae_dim, d_model)
-        self.dmodel_to_vae = nn.Linear(d_model, vae_dim)
+        self.checkpointing, self.layout = checkpointing, LAYOUTS[layout]
+        kind = version_of(version)
+        channels = vae_dim + kind.context_channels
+        self.vae_to_dmodel = nn.Linear(channels, d_model)
+        self.dmodel_to_vae = nn.Linear(d_model, channels)
         self.ctx_mixer = ContextAttentionMixer(d_model, max(1, d_model // 128))
         self.text_proj = nn.Linear(embedding_size, d_model)
         self.time_embed = nn.Sequential(
-            nn.Embedding(TIMES, d_model),
+            nn.Embedding.from_pretrained(time_code(d_model), freeze=False),
             nn.LayerNorm(d_model),
             TrainableBezier((d_model,)),
             nn.Linear(d_model, embedding_size),
         )
         self.context_injection = GatedContextInjection(d_model, d_model)
-        self.transformer_blocks = nn.ModuleList(FlowBlock(d_model, n_head) for _ in range(n_layers))
+        self.transformer_blocks = nn.ModuleList(
+            FlowBlock(d_model, n_head, kind.pillar_text, layout) for _ in range(n_layers)
+        )
         self.flow_predictor = nn.Sequential(
             nn.Conv2d(d_model, d_model, 5, padding=2),
             TrainableBezier((d_model, 1, 1)),
@@ -151,12 +190,13 @@ class FluxFlowProcessor(nn.Module):
         self.context_final = nn.Sequential(
             nn.Conv2d(d_model + 2, d_model, 7, padding=3), TrainableBezier((d_model, 1, 1))
         )
-        self._start_as_identity()
+        self.text_cond_proj = nn.Linear(embedding_size, d_model) if kind.pillar_text else None
+        if self.layout.passes_on:
+            self._start_as_identity()
 
     @torch.no_grad()
     def _start_as_identity(self) -> None:
         self.context_injection.start_at(GATE, -IDENTITY_MIDDLE)
-        self.time_embed[0].weight.copy_(time_code(self.config["d_model"]))
         self.vae_to_dmodel.bias.fill_(IDENTITY_MIDDLE)
         self.dmodel_to_vae.weight.normal_(std=0.02)
         self.dmodel_to_vae.bias.zero_()
@@ -167,25 +207,26 @@ class FluxFlowProcessor(nn.Module):
         """Predicts the velocity of the image tokens.
 
         Args:
-            packed: noised tokens and the clean size token, [B, T + 1, Dv].
+            packed: noised tokens and the clean size token, [B, T + 1, Dv + context].
             text_embeddings: [B, embedding_size].
             timesteps: times in [0, 1], [B].
             latent_size: (h, w); read from the size token where it is None, which waits for the device.
 
         Returns:
-            [B, T + 1, Dv], the size token as it came.
+            [B, T + 1, Dv + context], the size token as it came.
         """
         latent_size = latent_size or latent_size_of(packed, self.max_hw)
-        code = position_code(*latent_size, self.config["d_model"], packed.device)
+        code = self.layout.code(*latent_size, self.config["d_model"], packed.device)
         x = self.vae_to_dmodel(packed[:, :-1]) + code  # [B, T, D]
         context, _ = self.ctx_mixer(x[:, : self.ctx_tokens])  # [B, D]
-        time = self.time_embed((timesteps * (TIMES - 1)).round().long())
+        time = self.time_embed(self.layout.row(timesteps * (TIMES - 1)).long())
         text = self.text_proj(text_embeddings + time)[:, None]  # [B, 1, D]
-        rotary = rotary_2d(*latent_size, self.head_dim, x.device)
+        condition = None if self.text_cond_proj is None else self.text_cond_proj(text_embeddings + time)[:, None]
+        rotary = self.layout.rotary(*latent_size, self.head_dim, x.device)
         points = None
         for block in self.transformer_blocks:
             x = self.context_injection(x, context)
-            x, points = self._run(block, x, text, rotary, points)  # [B, T, D]
+            x, points = self._run(block, x, text, rotary, points, condition)  # [B, T, D]
             context = context + x.mean(dim=1)
         velocity = self.dmodel_to_vae(x)  # [B, T, Dv]
         update = self.dmodel_to_vae(self._context_update(x, latent_size))[:, None]  # [B, 1, Dv]
@@ -204,7 +245,8 @@ class FluxFlowProcessor(nn.Module):
         text: Tensor,
         rotary: tuple[Tensor, Tensor],
         points: list[Tensor] | None,
+        condition: Tensor | None,
     ) -> tuple[Tensor, list[Tensor]]:
         if self.checkpointing and self.training:
-            return checkpoint(block, x, text, rotary, points, use_reentrant=False)
-        return block(x, text, rotary, points)
+            return checkpoint(block, x, text, rotary, points, condition, use_reentrant=False)
+        return block(x, text, rotary, points, condition)

@@ -13,7 +13,8 @@ class LatentSpace(nn.Module):
 
     Args:
         compressor, expander: the VAE.
-        mean, std: per-channel statistics of its tokens over the training data, [D]; 0 and 1 where they are None.
+        mean, std: per-channel statistics of its tokens over the training data, [D + context]; 0 and 1 where they are
+            None.
     """
 
     mean: Tensor
@@ -28,7 +29,7 @@ class LatentSpace(nn.Module):
     ) -> None:
         super().__init__()
         self.compressor, self.expander = compressor, expander
-        dim = compressor.config["d_model"]
+        dim = compressor.packet_channels
         self.register_buffer("mean", torch.zeros(dim) if mean is None else mean)
         self.register_buffer("std", torch.ones(dim) if std is None else std)
         self.downscale = 2 ** compressor.config["downscales"]
@@ -60,5 +61,5 @@ class LatentSpace(nn.Module):
     def reconstruct(self, image: Tensor) -> Tensor:
         """Images through the posterior's mean and back."""
         h, w = self.latent_size(*image.shape[2:])
-        eps = image.new_zeros(len(image), len(self.mean), h, w)
+        eps = image.new_zeros(len(image), self.compressor.config["d_model"], h, w)
         return self.decode(self.encode(image, eps), (h, w))

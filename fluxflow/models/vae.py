@@ -22,10 +22,13 @@ from fluxflow.models.activations import (
 )
 from fluxflow.models.conditioning import SPADE, ContextAttentionMixer
 from fluxflow.models.packet import add_coordinates, latent_size_of, pack, position_code, to_map, to_tokens
+from fluxflow.versions import DEFAULT_VERSION, Version, version_of
 
 
 @torch.no_grad()
-def curved(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, identity: bool = True) -> nn.Sequential:
+def curved(
+    layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, identity: bool = True, curve: str = "sigmoid"
+) -> nn.Sequential:
     """A layer and the Bézier curve that it feeds: t through a sigmoid, control points through SiLU.
 
     The layer starts so that the picture passes: an orthogonal mix of the channels in the middle of the kernel (a plain
@@ -36,6 +39,7 @@ def curved(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, identity: bool = T
         identity: the mix goes through t, and the control points start near those of `IDENTITY_POINTS`; weights sum to
             zero over the input channels, so that the middle of the curve before does not count. Otherwise the mix goes
             through the control points, which start around 0: y = SiLU(x).
+        curve: the activation of t, for which the start is not tuned unless it is the sigmoid.
     """
     weight = layer.weight
     planes = weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight  # [5C, inputs, …]
@@ -48,7 +52,7 @@ def curved(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, identity: bool = T
     if not identity:
         for plane in points:
             plane.mul_(0.5)[(..., *middle)] += 2 * mix / taps
-        return nn.Sequential(layer, BezierActivation("sigmoid", "silu"))
+        return nn.Sequential(layer, BezierActivation(curve, "silu"))
     t.mul_(0.4)[(..., *middle)] += 1.2 * mix / taps
     planes.sub_(planes.mean(dim=1, keepdim=True))
     for plane, value in zip(points, IDENTITY_POINTS, strict=True):
@@ -57,13 +61,13 @@ def curved(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, identity: bool = T
             plane.add_(inverse_silu(value) / (IDENTITY_MIDDLE * plane[0].numel()))
     if layer.bias is not None:
         layer.bias.copy_(torch.tensor([0.0, *map(inverse_silu, IDENTITY_POINTS)]).repeat_interleave(len(t)))
-    return nn.Sequential(layer, BezierActivation("sigmoid", "silu"))
+    return nn.Sequential(layer, BezierActivation(curve, "silu"))
 
 
-def pointwise(in_channels: int, channels: int, identity: bool = True) -> nn.Sequential:
+def pointwise(in_channels: int, channels: int, identity: bool = True, curve: str = "sigmoid") -> nn.Sequential:
     """Two 1×1 convolutions, each with its Bézier curve."""
     first, second = nn.Conv2d(in_channels, channels * 5, 1), nn.Conv2d(channels, channels * 5, 1)
-    return nn.Sequential(curved(first), curved(second, identity))
+    return nn.Sequential(curved(first, curve=curve), curved(second, identity, curve))
 
 
 class TokenAttention(nn.Module):
@@ -95,6 +99,7 @@ class FluxCompressor(nn.Module):
         attn_heads: heads of each.
         attn_ff_mult: width of their feed-forward part in units of `d_model`.
         checkpointing: recompute each block in the backward instead of keeping its activations.
+        version: a key of `fluxflow.versions.VERSIONS`.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class FluxCompressor(nn.Module):
         attn_heads: int = 8,
         attn_ff_mult: int = 2,
         checkpointing: bool = False,
+        version: str = DEFAULT_VERSION,
     ) -> None:
         super().__init__()
         self.config = {
@@ -117,21 +123,30 @@ class FluxCompressor(nn.Module):
             "attn_layers": attn_layers,
             "attn_heads": attn_heads,
             "attn_ff_mult": attn_ff_mult,
+            "version": version,
         }
         self.max_hw, self.checkpointing = max_hw, checkpointing
+        kind = version_of(version)
+        self.packet_channels = d_model + kind.context_channels
         channels = torch.linspace(in_channels + 2, max(d_model, 8), downscales + 1, device="cpu").round().int().tolist()
         refine = [nn.Conv2d(a, b * 5, 3, padding=1, bias=False) for a, b in pairwise(channels)]
-        self.encoder_first_step = nn.ModuleList(curved(layer, identity=layer is not refine[0]) for layer in refine)
+        self.encoder_first_step = nn.ModuleList(
+            curved(layer, layer is not refine[0], kind.map_curve) for layer in refine
+        )
         with torch.no_grad():  # colours vary about four times less than lightness: start with both alike
             colours = refine[0].weight[:, :in_channels]
             colours.mul_(4).sub_(0.75 * colours.mean(dim=1, keepdim=True))
-        self.encoder_z = nn.ModuleList(curved(Conv2dStride2(b, b * 5, 8, padding=3)) for b in channels[1:])
-        self.latent_proj = pointwise(channels[-1], d_model)
+        self.encoder_z = nn.ModuleList(
+            curved(Conv2dStride2(b, b * 5, 8, padding=3), curve=kind.map_curve) for b in channels[1:]
+        )
+        self.latent_proj = pointwise(channels[-1], d_model, curve=kind.map_curve)
         self.mu_proj = pointwise(d_model, d_model, identity=False)
         self.logvar_proj = pointwise(d_model, d_model, identity=False)
         self.mu_activation = TrainableBezier((d_model,), -2.0, -0.5, 0.5, 2.0, channel_only=True)
         self.logvar_activation = TrainableBezier((d_model,), -6.0, -4.7, -3.3, -2.0, channel_only=True)
         self.token_attn = nn.ModuleList(TokenAttention(d_model, attn_heads, attn_ff_mult) for _ in range(attn_layers))
+        self.final_norm = nn.LayerNorm(d_model) if kind.token_norm else None
+        self.context_proj = nn.Linear(d_model, kind.context_channels) if kind.context_channels else None
 
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and log σ² of the latent map, and the deterministic features that join its tokens; each [B, D, h, w]."""
@@ -145,12 +160,21 @@ class FluxCompressor(nn.Module):
         return mu, logvar, features
 
     def tokens(self, z: Tensor, features: Tensor) -> Tensor:
-        """A latent sample with its position and content code through the self-attention, [B, h·w, D]."""
+        """A latent sample with its position and content code through the self-attention, [B, h·w, D + context]."""
         code = position_code(z.shape[2], z.shape[3], z.shape[1], z.device)
         x = to_tokens(z) + code.to(z.dtype) + to_tokens(features)
+        if self.context_proj is not None:
+            x = self._bound(x)
+            return torch.cat([x, self.context_proj(self._attend(x))], dim=-1)
+        return self._bound(self._attend(x))
+
+    def _attend(self, x: Tensor) -> Tensor:
         for block in self.token_attn:
             x = self._run(block, x)
         return x
+
+    def _bound(self, x: Tensor) -> Tensor:
+        return x if self.final_norm is None else torch.tanh(self.final_norm(x))
 
     def forward(
         self, image: Tensor, training: bool = False, eps: Tensor | None = None
@@ -163,7 +187,8 @@ class FluxCompressor(nn.Module):
             eps: standard normal noise of the reparameterisation, [B, D, h, w]; drawn where it is None.
 
         Returns:
-            The packet [B, T + 1, D]; with `training` the tuple (packet, μ, log σ²), the latter two [B, D, h, w].
+            The packet [B, T + 1, D + context]; with `training` the tuple (packet, μ, log σ²), the latter two
+            [B, D, h, w].
         """
         mu, logvar, features = self.posterior(image)
         eps = torch.randn_like(mu) if eps is None else eps
@@ -178,16 +203,17 @@ class FluxCompressor(nn.Module):
 class UpsampleBlock(nn.Module):
     """Doubles the resolution: SPADE, transposed convolution, dilated convolution, a faint nearest residual."""
 
-    def __init__(self, channels: int, context_channels: int) -> None:
+    def __init__(self, channels: int, version: Version) -> None:
         super().__init__()
-        self.spade = SPADE(context_channels, channels)
+        self.always_normed = version.context_channels > 0
+        self.spade = SPADE(version.context_channels or channels, channels, scale=version.spade_scale)
         self.conv1 = nn.Sequential(
-            *curved(ConvTranspose2dStride2(channels, channels * 5, 16, padding=7)),
-            *curved(nn.Conv2d(channels, channels * 5, 5, padding=4, dilation=2)),
+            *curved(ConvTranspose2dStride2(channels, channels * 5, 16, padding=7), curve=version.map_curve),
+            *curved(nn.Conv2d(channels, channels * 5, 5, padding=4, dilation=2), curve=version.map_curve),
         )
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        h = x if context is None else self.spade(x, context)
+        h = x if context is None and not self.always_normed else self.spade(x, context)
         return self.conv1(h) + 0.1 * F.interpolate(x, scale_factor=2, mode="nearest")
 
 
@@ -199,15 +225,24 @@ class FluxExpander(nn.Module):
         upscales: doublings of the resolution.
         max_hw: latent side that the size token calls 1.
         checkpointing: recompute each block in the backward instead of keeping its activations.
+        version: a key of `fluxflow.versions.VERSIONS`.
     """
 
-    def __init__(self, d_model: int = 128, upscales: int = 4, max_hw: int = 1024, checkpointing: bool = False) -> None:
+    def __init__(
+        self,
+        d_model: int = 128,
+        upscales: int = 4,
+        max_hw: int = 1024,
+        checkpointing: bool = False,
+        version: str = DEFAULT_VERSION,
+    ) -> None:
         super().__init__()
-        self.config = {"d_model": d_model, "upscales": upscales, "max_hw": max_hw}
-        self.max_hw, self.checkpointing = max_hw, checkpointing
-        self.upscale = nn.ModuleList(UpsampleBlock(d_model, d_model) for _ in range(upscales))
+        self.config = {"d_model": d_model, "upscales": upscales, "max_hw": max_hw, "version": version}
+        self.d_model, self.max_hw, self.checkpointing = d_model, max_hw, checkpointing
+        kind = version_of(version)
+        self.upscale = nn.ModuleList(UpsampleBlock(d_model, kind) for _ in range(upscales))
         # Nothing depends on the mixer: published checkpoints carry its weights, and so do ours.
-        self.context_mixer = ContextAttentionMixer(d_model).requires_grad_(False)
+        self.context_mixer = ContextAttentionMixer(d_model).requires_grad_(False) if kind.context_mixer else None
         self.to_rgb_conv = nn.Sequential(
             nn.Conv2d(d_model, 96, 3, padding=1),
             nn.GroupNorm(8, 96),
@@ -217,14 +252,14 @@ class FluxExpander(nn.Module):
             nn.SiLU(inplace=True),
             nn.Conv2d(48, 3, 1),
         )
-        self.rgb_activation = TrainableBezier((3,), p0=-1.0, p3=1.0, channel_only=True)
+        self.rgb_activation = TrainableBezier((3,), *kind.rgb_points, channel_only=True)
 
     def forward(self, packed: Tensor, use_context: bool = True, latent_size: tuple[int, int] | None = None) -> Tensor:
         """Decodes packets of one size.
 
         Args:
-            packed: [B, T + 1, D].
-            use_context: let the latent map modulate each block through SPADE.
+            packed: [B, T + 1, D + context].
+            use_context: let the latent map, or the packet's context channels, modulate each block through SPADE.
             latent_size: (h, w); read from the size token where it is None, which waits for the device.
 
         Returns:
@@ -234,9 +269,11 @@ class FluxExpander(nn.Module):
             ValueError: if the packets differ in size, or their tokens are not h·w.
         """
         latent_size = latent_size or latent_size_of(packed, self.max_hw)
-        x = latent = to_map(packed[:, :-1], latent_size)  # [B, D, h, w]
+        latent = to_map(packed[:, :-1], latent_size)  # [B, D + context, h, w]
+        x, context = latent[:, : self.d_model], latent[:, self.d_model :]
+        context = context if context.shape[1] else x
         for block in self.upscale:
-            x = self._run(block, x, latent if use_context else None)
+            x = self._run(block, x, context if use_context else None)
         return self.rgb_activation(self.to_rgb_conv(x))
 
     def _run(self, block: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:

@@ -110,7 +110,8 @@ class FlowLitModule(LightningModule):
         """‖v̂(z_t, text, t) − v‖², the mean over all elements, each image weighted where min-SNR is asked for."""
         size = self.latent_space.latent_size(image.shape[2], image.shape[3])
         with torch.no_grad():
-            eps = torch.randn(len(image), len(self.latent_space.mean), *size, generator=generator, device=image.device)
+            channels = self.latent_space.compressor.config["d_model"]
+            eps = torch.randn(len(image), channels, *size, generator=generator, device=image.device)
             packed = self.latent_space.encode(image, eps)
         z0, size_token = packed[:, :-1], packed[:, -1:]
         noise = torch.randn(z0.shape, generator=generator, device=z0.device)

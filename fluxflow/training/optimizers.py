@@ -18,8 +18,8 @@ def relative_adamw(
 ) -> AdamW:
     """AdamW whose rates are relative to the size of each tensor at the start (as in Adafactor, Shazeer & Stern, 2018).
 
-    An Adam step changes every weight by about the rate, whatever the weight's size: what is right for a 1×1 kernel moves
-    a transposed convolution of 16×16, with its thousands of small weights an output, by more than the output.
+    An Adam step changes every weight by about the rate, whatever the weight's size: what is right for a 1×1 kernel
+    moves a transposed convolution of 16×16, with its thousands of small weights an output, by more than the output.
 
     Args:
         parameters: what is trained.
@@ -28,7 +28,7 @@ def relative_adamw(
         smallest, largest: bounds of that root mean square; a tensor that starts at zero counts as the smallest.
         betas: decay of the running means of the gradient and of its square.
         weight_decay: decoupled, as a fraction of each tensor's own rate.
-        fused: one kernel for all tensors of a group; not for fp16, whose gradients it would see before they are clipped.
+        fused: one kernel for all tensors of a group; not for fp16, whose scaled gradients would be clipped.
     """
     groups: dict[int, list[nn.Parameter]] = {}
     for parameter in parameters:

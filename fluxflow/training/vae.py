@@ -103,7 +103,7 @@ class VAELitModule(LightningModule):
             real, training=True, eps=self._noise(real, step, batch_idx % self.accumulate)
         )
         fake = self.latent_space.expander(packed, latent_size=(mu.shape[2], mu.shape[3]))
-        context = packed[:, :-1].mean(dim=1).detach()
+        context = packed[:, :-1, : mu.shape[1]].mean(dim=1).detach()
 
         metrics = {}
         adversarial = self.gan_weight * linear_ramp(step, self.gan_start, self.gan_ramp)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fluxflow.models.activations import BezierActivation, TrainableBezier
+from fluxflow.models.activations import IDENTITY_MIDDLE, IDENTITY_POINTS, BezierActivation, TrainableBezier
 from tests.oracles import activate, bezier_planes, de_casteljau
 
 KINDS = [None, "sigmoid", "silu", "tanh", "relu"]
@@ -81,3 +81,11 @@ def test_trainable_bezier_derivatives(channel_only):
 
     assert torch.autograd.gradcheck(call, (x, *points))
     assert torch.autograd.gradgradcheck(call, (x, *points))
+
+
+def test_the_starting_curve_passes_its_input():
+    x = torch.linspace(-3, 3, 241, dtype=torch.float64)
+    planes = [x, *(torch.full_like(x, point) for point in IDENTITY_POINTS)]
+    error = (BezierActivation()(torch.stack(planes, dim=1))[:, 0] - IDENTITY_MIDDLE - x).abs()
+    assert error[x.abs() <= 2.5].max() < 0.1
+    assert error.max() < 0.31

@@ -24,7 +24,7 @@ def test_rotate_multiplies_complex_channels():
     """Channels (i, i + dim/2) are one complex number, turned by its angle."""
     cos, sin = rotary_2d(3, 4, 8, CPU)
     x = torch.randn(2, 12, 8)
-    turned = torch.complex(x[..., :4], x[..., 4:]) * torch.complex(cos, sin)
+    turned = torch.complex(x[..., :4], x[..., 4:]) * torch.complex(cos[..., :4], sin[..., :4])
     torch.testing.assert_close(rotate(x, cos, sin), torch.cat([turned.real, turned.imag], dim=-1))
     torch.testing.assert_close(cos**2 + sin**2, torch.ones_like(cos))
 
@@ -42,7 +42,7 @@ def test_rotary_products_depend_on_the_offset_in_both_directions():
 
 
 def test_row_turns_the_first_half_of_the_pairs_and_column_the_second():
-    cos, sin = (x.view(3, 4, 4) for x in rotary_2d(3, 4, 8, CPU))
+    cos, sin = (x.view(3, 4, 8)[..., :4] for x in rotary_2d(3, 4, 8, CPU))
     for x in (cos, sin):
         assert torch.equal(x[:, :, :2], x[:, :1, :2].expand(3, 4, 2))
         assert torch.equal(x[:, :, 2:], x[:1, :, 2:].expand(3, 4, 2))
@@ -58,7 +58,7 @@ def test_self_attention_is_torchs_where_nothing_turns():
         reference.in_proj_bias.copy_(torch.cat([ours.q_proj.bias, ours.kv_proj.bias]))
         reference.out_proj.load_state_dict(ours.out_proj.state_dict())
     x = torch.randn(2, 6, 12)
-    still = torch.ones(6, 2), torch.zeros(6, 2)
+    still = torch.ones(6, 4), torch.zeros(6, 4)
     torch.testing.assert_close(ours(x, still), reference(x, x, x)[0], atol=1e-6, rtol=1e-5)
 
 

@@ -6,14 +6,14 @@ from fluxflow.models.discriminators import PatchDiscriminator
 from tests import golden
 
 
-def test_gives_the_published_logits():
-    discriminator = golden.load(PatchDiscriminator(**golden.arguments("discriminator")), "discriminator")
-    data = golden.vectors()
+@pytest.mark.parametrize("version", golden.VERSIONS)
+def test_gives_the_published_logits(version):
+    discriminator = PatchDiscriminator(**golden.arguments("discriminator", version))
+    golden.load(discriminator, "discriminator", version)
+    data = golden.vectors(version)
     with torch.no_grad():
-        for name, context in (("out.logits", None), ("out.logits_with_context", data["in.context"])):
-            logits, expected = discriminator(data["in.image"], context), data[name]
-            assert logits.shape == expected.shape
-            assert float((logits - expected).abs().max()) <= 2e-5 * float(expected.abs().max())
+        golden.assert_near(discriminator(data["in.image"]), data["out.logits"])
+        golden.assert_near(discriminator(data["in.image"], data["in.context"]), data["out.logits_with_context"])
 
 
 def test_every_layer_is_spectrally_normalised():

@@ -3,8 +3,9 @@ import torch
 from torch import Tensor, nn
 
 from fluxflow.models.attention import rotary_2d
-from fluxflow.models.flow import FlowBlock, FluxFlowProcessor
+from fluxflow.models.flow import FlowBlock, FluxFlowProcessor, time_code
 from fluxflow.models.packet import pack
+from tests import golden
 from tests.oracles import activate, de_casteljau
 
 
@@ -29,6 +30,15 @@ def pillar_oracle(pillar: nn.Module, x: Tensor) -> Tensor:
     for weight, bias in zip(weights[::2], weights[1::2], strict=True):
         x = activate(x @ weight.T + bias, "silu")
     return x
+
+
+@pytest.mark.parametrize("version", golden.VERSIONS)
+def test_published_layout_gives_the_published_velocity(version):
+    flow = FluxFlowProcessor(**golden.arguments("flow_processor", version))
+    golden.load(flow, "flow_processor", version)
+    data = golden.vectors(version)
+    with torch.no_grad():
+        golden.assert_near(flow(data["in.noisy"], data["in.text"], data["in.timestep"]), data["out.velocity"])
 
 
 @pytest.mark.parametrize("chained", [False, True])
@@ -81,6 +91,15 @@ def test_every_time_step_has_its_own_row():
     packed, text, _ = inputs((1, 2), batch=1000)
     flow(packed, text, torch.arange(1000) / 999)
     assert torch.equal(seen[0], torch.arange(1000))
+
+
+def test_neighbouring_times_start_alike_and_distant_ones_do_not():
+    code = time_code(96)
+    assert code.square().mean().item() == pytest.approx(1, abs=0.05)
+    alike = torch.nn.functional.cosine_similarity(code[:, None], code[None], dim=-1)
+    assert alike.diagonal(1).min() > 0.9
+    assert alike[0, 500] < 0.7
+    assert torch.equal(tiny_flow().time_embed[0].weight, time_code(tiny_flow().config["d_model"]))
 
 
 def test_items_of_a_batch_do_not_touch():

@@ -75,14 +75,12 @@ def vae(**options: Any) -> VAELitModule:
 
 
 def flow(space: LatentSpace | None = None, **options: Any) -> FlowLitModule:
-    """A flow in training that does not start at zero velocity; `options` are those of FlowLitModule."""
+    """A flow in training; `options` are those of FlowLitModule."""
     space = space or LatentSpace(*pipelines.vae())
     torch.manual_seed(1)
     network, text = pipelines.flow().train(), pipelines.text_encoder().train()
     marks = [(mark, pipelines.WORDS.index(mark)) for mark in ("[CLS]", "[SEP]")]  # the empty caption has tokens, too
     text.tokenizer.backend_tokenizer.post_processor = TemplateProcessing("[CLS] $A [SEP]", special_tokens=marks)
-    with torch.no_grad():
-        network.dmodel_to_vae.weight.normal_(std=0.2)
     defaults = {"learning_rate": CONSTANT, "log_every": 1, "optimizer": partial(Adam, lr=1e-3)}
     return FlowLitModule(space, network, text, **({"time_sampling": uniform} | defaults | options))
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from tests.training import by_hand, stages
 
 # So small a discriminator has tiny gradients: weights with which each term counts as much as the others.
-GAN = {"gan_weight": 1000.0, "gan_start": 0, "gan_ramp": 2, "r1_gamma": 1e5, "r1_every": 2}
+GAN = {"gan_weight": 100.0, "gan_start": 0, "gan_ramp": 2, "r1_gamma": 1e5, "r1_every": 2}
 OPTIONS = {"beta": 0.2, "beta_warmup": 0, "clip": 1e9} | GAN
-RATES = (0.05, 1.0)
+RATES = (0.005, 1.0)
 
 
 def vae(accumulate: int) -> Any:
@@ -39,7 +39,7 @@ def batches_of(module: Any, batches: int) -> dict[str, int]:
 
 
 def vae_step(module: Any, shares: by_hand.Shares, step: int) -> None:
-    weight = (500.0, 1000.0)[step]  # the ramp
+    weight = (50.0, 100.0)[step]  # the ramp
     by_hand.vae_step(module, shares, step, rates=RATES, gan_weight=weight, beta=0.2)
 
 

@@ -23,7 +23,8 @@ def test_sizes_are_bounded_and_tensors_of_one_rate_form_one_group() -> None:
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     floor, ceiling, middle = rates[id(tensors[0])], rates[id(tensors[3])], rates[id(tensors[5])]
     assert [rates[id(tensor)] for tensor in tensors] == [floor, floor, ceiling, ceiling, ceiling, middle]
-    assert floor == pytest.approx(2 * 0.02, rel=0.19) and ceiling == 2 * 0.25 and middle == 2 * 0.125
+    assert floor == pytest.approx(2 * 0.02, rel=0.19)
+    assert (ceiling, middle) == (2 * 0.25, 2 * 0.125)
     assert len(optimizer.param_groups) == 3
     assert all(group["weight_decay"] == 0.1 for group in optimizer.param_groups)
 

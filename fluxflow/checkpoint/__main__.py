@@ -1,0 +1,90 @@
+"""Bring published FluxFlow checkpoints in and out: `python -m fluxflow.checkpoint import|export|inspect`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fluxflow.checkpoint.model import load_model, save_model
+from fluxflow.checkpoint.published import Choices, load_published
+from fluxflow.checkpoint.published.description import describe
+from fluxflow.checkpoint.published.writer import export_published
+from fluxflow.errors import CheckpointError, FluxFlowError
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m fluxflow.checkpoint", description=(__doc__ or "").split(":")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    taken = commands.add_parser("import", help="make a model folder of a published checkpoint")
+    taken.add_argument("source", metavar="IN", help="a .safetensors file, or a folder of published tools")
+    taken.add_argument("out", metavar="OUT", type=Path, help="a new folder")
+    taken.add_argument("--version", help="of the model, where no tensor tells it")
+    taken.add_argument(
+        "--attn-heads", type=int, help="of the compressor (8, or the most below that divide its channels)"
+    )
+    taken.add_argument("--flow-heads", type=int, help="of a flow without recorded frequencies (likewise)")
+    taken.add_argument("--max-hw", type=int, help="latent side that the size token calls 1 (1024)")
+    taken.add_argument("--text-model", help="folder or hub name of its DistilBERT (distilbert-base-uncased)")
+    given = commands.add_parser("export", help="write a model as published tools keep theirs")
+    given.add_argument("source", metavar="RUN", help="a run or model folder")
+    given.add_argument("out", metavar="OUT", type=Path, help="a new folder")
+    given.add_argument("--format", choices=["published"], required=True)
+    shown = commands.add_parser("inspect", help="say what a checkpoint is, without loading it")
+    shown.add_argument("source", metavar="IN", help="a .safetensors file, or a folder of published tools or of ours")
+    shown.add_argument("--tensors", action="store_true", help="list every tensor")
+    return parser.parse_args(arguments)
+
+
+def take(options: argparse.Namespace) -> None:
+    """Run `import`."""
+    _refuse_full(options.out)
+    choices = Choices(options.version, options.attn_heads, options.flow_heads, options.max_hw, options.text_model)
+    index, components = load_published(options.source, choices)
+    _need_vae(components, options.source)
+    save_model(
+        options.out,
+        **components,
+        latent_mean=index.latent_mean,
+        latent_std=index.latent_std,
+        sample_size=index.sample_size,
+    )
+    print(f"Written: {options.out} ({', '.join(components)})")
+
+
+def give(options: argparse.Namespace) -> None:
+    """Run `export`."""
+    _refuse_full(options.out)
+    index, components = load_model(options.source)
+    _need_vae(components, options.source)
+    reader = export_published(index, components, options.out)
+    print(f"Written: {options.out}, for {reader}")
+
+
+def show(options: argparse.Namespace) -> None:
+    """Run `inspect`."""
+    print("\n".join(describe(options.source, options.tensors)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = parse_arguments(arguments)
+    try:
+        {"import": take, "export": give, "inspect": show}[options.command](options)
+    except FluxFlowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _refuse_full(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} is not empty: name a new folder, or remove it first.")
+
+
+def _need_vae(components: dict[str, object], source: str) -> None:
+    if missing := [name for name in ("compressor", "expander") if name not in components]:
+        raise CheckpointError(f"{source} has no {' and no '.join(missing)}: a model has both.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
