@@ -19,7 +19,7 @@ demo: $(RUN_STAMP) ## train a small VAE and flow on the demo garments and draw w
 	$(BIN)/python train.py experiment=demo_vae hydra.run.dir=$(DEMO)/vae resume=auto
 	$(BIN)/python train.py experiment=demo_flow vae=$(DEMO)/vae hydra.run.dir=$(DEMO)/flow resume=auto
 	$(BIN)/python sample.py run=$(DEMO)/vae out=$(DEMO)/reconstructions
-	$(BIN)/python sample.py run=$(DEMO)/flow out=$(DEMO)/samples guidance=3
+	$(BIN)/python sample.py run=$(DEMO)/flow out=$(DEMO)/samples guidance=4
 	@echo "Pictures: reconstructions of held-out garments in $(DEMO)/reconstructions, samples in $(DEMO)/samples"
 
 test: $(DEV_STAMP) ## run the quick tests

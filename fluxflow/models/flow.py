@@ -199,7 +199,7 @@ class FluxFlowProcessor(nn.Module):
         self.context_injection.start_at(GATE, -IDENTITY_MIDDLE)
         self.vae_to_dmodel.bias.fill_(IDENTITY_MIDDLE)
         self.dmodel_to_vae.weight.normal_(std=0.02)
-        self.dmodel_to_vae.bias.zero_()
+        self.dmodel_to_vae.bias.copy_(-IDENTITY_MIDDLE * self.dmodel_to_vae.weight.sum(dim=1))
 
     def forward(
         self, packed: Tensor, text_embeddings: Tensor, timesteps: Tensor, latent_size: tuple[int, int] | None = None
@@ -227,7 +227,7 @@ class FluxFlowProcessor(nn.Module):
         for block in self.transformer_blocks:
             x = self.context_injection(x, context)
             x, points = self._run(block, x, text, rotary, points, condition)  # [B, T, D]
-            context = context + x.mean(dim=1)
+            context = context + x.mean(dim=1) - self.layout.middle
         velocity = self.dmodel_to_vae(x)  # [B, T, Dv]
         update = self.dmodel_to_vae(self._context_update(x, latent_size))[:, None]  # [B, 1, Dv]
         velocity = torch.cat([velocity[:, : self.ctx_tokens] + update, velocity[:, self.ctx_tokens :]], dim=1)

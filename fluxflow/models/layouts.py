@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fluxflow.models.activations import planes_of_groups
+from fluxflow.models.activations import IDENTITY_MIDDLE, planes_of_groups
 from fluxflow.models.attention import rotary_1d, rotary_2d
 from fluxflow.models.packet import position_code
 
@@ -24,6 +24,7 @@ class Layout:
         code: what is added to the tokens, [T, D], from (height, width, D, device).
         row: times in 0…999 to the whole row of the time embedding.
         passes_on: blocks can start near the identity, since each output has a curve of its own.
+        middle: around what the tokens that leave a block lie at the start; the context is centred by it.
     """
 
     planes: Callable[[Tensor], Tensor]
@@ -31,6 +32,7 @@ class Layout:
     code: Callable[[int, int, int, torch.device], Tensor]
     row: Callable[[Tensor], Tensor]
     passes_on: bool
+    middle: float
 
 
 def as_they_are(points: Tensor) -> Tensor:
@@ -49,6 +51,6 @@ def no_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "planar": Layout(as_they_are, rotary_2d, position_code, torch.round, passes_on=True),
-    "published": Layout(planes_of_neighbours, rotary_1d, no_code, torch.floor, passes_on=False),
+    "planar": Layout(as_they_are, rotary_2d, position_code, torch.round, passes_on=True, middle=IDENTITY_MIDDLE),
+    "published": Layout(planes_of_neighbours, rotary_1d, no_code, torch.floor, passes_on=False, middle=0.0),
 }
