@@ -45,12 +45,17 @@ def planes_of_neighbours(points: Tensor) -> Tensor:
     return planes_of_groups(points, 2)
 
 
+def grid_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """Row and column in wavelengths of a latent grid's size, as strong as the tokens, [height·width, dim]."""
+    return 2 * position_code(height, width, dim, device, slowest=50.0)
+
+
 def no_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
     """Zeros [height·width, dim]."""
     return torch.zeros(height * width, dim, device=device)
 
 
 LAYOUTS: dict[str, Layout] = {
-    "planar": Layout(as_they_are, rotary_2d, position_code, torch.round, passes_on=True, middle=IDENTITY_MIDDLE),
+    "planar": Layout(as_they_are, rotary_2d, grid_code, torch.round, passes_on=True, middle=IDENTITY_MIDDLE),
     "published": Layout(planes_of_neighbours, rotary_1d, no_code, torch.floor, passes_on=False, middle=0.0),
 }

@@ -50,14 +50,14 @@ def add_coordinates(x: Tensor) -> Tensor:
     return torch.cat([x, grid.expand(len(x), -1, -1, -1)], dim=1)
 
 
-def position_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+def position_code(height: int, width: int, dim: int, device: torch.device, slowest: float = 10000.0) -> Tensor:
     """Fixed sines and cosines of the row (first half of the channels) and the column, [height·width, dim].
 
-    Vaswani et al., 2017, section 3.5, in two dimensions.
+    Vaswani et al., 2017, section 3.5, in two dimensions; wavelengths from 2π to 2π·`slowest` tokens.
     """
 
     def code(length: int, channels: int) -> Tensor:
-        frequency = torch.exp(torch.arange(0, channels, 2, device=device) * (-math.log(10000.0) / channels))
+        frequency = torch.exp(torch.arange(0, channels, 2, device=device) * (-math.log(slowest) / channels))
         angle = torch.arange(length, device=device)[:, None] * frequency
         return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :channels]  # [length, channels]
 
