@@ -18,7 +18,7 @@ from tests.training import by_hand, stages
 # So small a discriminator has tiny gradients: weights with which each term counts as much as the others.
 GAN = {"gan_weight": 100.0, "gan_start": 0, "gan_ramp": 2, "r1_gamma": 1e5, "r1_every": 2}
 OPTIONS = {"beta": 0.2, "beta_warmup": 0, "clip": 1e9} | GAN
-RATES = (0.005, 1.0)
+RATES = (0.001, 1.0)
 
 
 def vae(accumulate: int) -> Any:
