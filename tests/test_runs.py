@@ -21,7 +21,8 @@ def test_a_model_is_found_in_a_run_and_in_itself(tmp_path: Path) -> None:
     assert find_model(run) == find_model(run / "model") == run / "model"
 
 
-def test_a_missing_model_is_answered_with_the_newest_runs(tmp_path: Path) -> None:
+def test_a_missing_model_is_answered_with_the_newest_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the runs of the working directory are candidates, too
     for age, name in enumerate(["d", "c", "b", "a"]):
         make_run(tmp_path / "vae" / name, age)
     with pytest.raises(CheckpointError) as caught:
