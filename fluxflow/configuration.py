@@ -71,15 +71,20 @@ def check_combinations(config: dict[str, Any]) -> None:
         below, above = size // factor * factor, (size // factor + 1) * factor
         nearest = f"{below} or {above}" if below else f"{above}"
         raise ConfigError(f"data.image_size={size} is not a multiple of {factor} (2^model.downscales): take {nearest}.")
-    stage = config["stage"]["_target_"]
+    stage, half = config["stage"]["_target_"], str(config["trainer"]["precision"]).startswith("16")
     if stage == VAE_MODULE:
         if config["vae"] is not None:
             raise ConfigError("vae= is the VAE on which stage=flow trains; stage=vae makes a new one: leave it out.")
-        if str(config["trainer"]["precision"]).startswith("16"):
+        if half:
             raise ConfigError("stage=vae trains a GAN, which precision=fp16 cannot: take precision=bf16 or fp32.")
         if config["trainer"]["strategy"] == "fsdp":
             raise ConfigError("strategy=fsdp is for stage=flow alone: take strategy=ddp for stage=vae.")
     if stage == FLOW_MODULE:
+        if half and config["stage"]["optimizer"].get("fused"):
+            raise ConfigError(
+                "stage.optimizer.fused=true takes the scaled gradients of precision=fp16, which clipping by hand must "
+                "not see: take stage.optimizer.fused=false."
+            )
         if config["vae"] is None:
             raise ConfigError("stage=flow needs the VAE of stage 1: give vae=<its run or model folder>.")
         check_vae(config["vae"], config["model"])

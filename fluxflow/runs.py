@@ -9,10 +9,7 @@ from fluxflow.errors import CheckpointError
 
 INDEX = "model_index.json"
 LAST = Path("checkpoints") / "last.ckpt"
-PUBLISHED_WEIGHTS = (
-    "flxflow_final.safetensors",
-    "model.safetensors",
-)  # of the published package, the first that is there
+PUBLISHED_WEIGHTS = ("flxflow_final.safetensors", "model.safetensors")  # of the published package: the first counts
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 

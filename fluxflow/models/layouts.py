@@ -46,7 +46,7 @@ def planes_of_neighbours(points: Tensor) -> Tensor:
 
 
 def grid_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
-    """Row and column in wavelengths of a latent grid's size, as strong as the tokens, [height·width, dim]."""
+    """Twice `position_code`, in wavelengths of a latent grid's size, [height·width, dim]."""
     return 2 * position_code(height, width, dim, device, slowest=50.0)
 
 
