@@ -6,7 +6,7 @@ Only the classes of `NETWORKS` are ever built, from JSON numbers and strings; no
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def load_network(folder: str | Path) -> nn.Module:
 
     Raises:
         CheckpointError: a file is missing or damaged, the class is none of `NETWORKS`, or the tensors are not the
-            network's own (missing, unexpected and misshapen ones are named).
+            network's own (missing, superfluous and misshapen ones are named).
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG)
@@ -152,20 +152,31 @@ def _build(cls: type[nn.Module], config: dict[str, Any], path: Path) -> nn.Modul
     return cls(**config)
 
 
-def _load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    own = network.state_dict()
+def faults_between(
+    there: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]], named: Callable[[str], str] = str
+) -> str:
+    """Say how tensors differ from those of a network, each fault with its first names; nothing if they do not.
+
+    Args:
+        there, wanted: name → shape.
+        named: what a message calls a name.
+    """
     faults = {
-        "missing": sorted(set(own) - set(tensors)),
-        "unexpected": sorted(set(tensors) - set(own)),
+        "missing": [named(name) for name in sorted(set(wanted) - set(there))],
+        "superfluous": [named(name) for name in sorted(set(there) - set(wanted))],
         "misshapen": [
-            f"{key} {list(tensors[key].shape)} instead of {list(own[key].shape)}"
-            for key in sorted(set(own) & set(tensors))
-            if tensors[key].shape != own[key].shape
+            f"{named(name)} {list(there[name])} instead of {list(wanted[name])}"
+            for name in sorted(set(there) & set(wanted))
+            if tuple(there[name]) != tuple(wanted[name])
         ],
     }
-    if any(faults.values()):
-        listed = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
-        raise CheckpointError(f"The tensors in {folder} are not those of its {CONFIG} ({listed}).")
+    return "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
+
+
+def _load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    there, wanted = ({key: t.shape for key, t in state.items()} for state in (tensors, network.state_dict()))
+    if faults := faults_between(there, wanted):
+        raise CheckpointError(f"The tensors in {folder} are not those of its {CONFIG} ({faults}).")
     network.load_state_dict(tensors)
 
 

@@ -62,7 +62,7 @@ def test_each_wrong_tensor_is_named(expander: FluxExpander, tmp_path: Path) -> N
         load_network(tmp_path)
     message = str(caught.value)
     assert "missing: to_rgb_conv.0.bias" in message
-    assert "unexpected: to_rgb_conv.0.offset" in message
+    assert "superfluous: to_rgb_conv.0.offset" in message
     assert "misshapen: rgb_activation.p0 [4] instead of " in message
 
 

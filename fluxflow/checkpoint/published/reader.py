@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from fluxflow.checkpoint.index import ModelIndex
-from fluxflow.checkpoint.networks import NETWORKS
+from fluxflow.checkpoint.networks import NETWORKS, faults_between
 from fluxflow.checkpoint.published.keys import counterparts, derived
 from fluxflow.checkpoint.published.sizes import Choices, arguments
 from fluxflow.checkpoint.published.source import Source, open_source
@@ -27,7 +27,6 @@ CLASSES = {
 PARTS = (*CLASSES, "tokenizer", "scheduler")
 TEXT_MODEL = "distilbert-base-uncased"
 SAMPLE_SIZE = 512  # what published pipelines draw where nothing is asked for
-NAMED = 3  # tensors of each fault that a message names
 
 
 def load_published(
@@ -86,52 +85,18 @@ def read_state(source: Source, component: str, network: nn.Module) -> dict[str, 
     there = {name: entry.shape for name, entry in source.components[component].items()}
     shapes = {name: counterpart.shape for name, counterpart in wanted.items()}
     shapes |= {name: tuple(tensor.shape) for name, tensor in repeated.items() if name in there}
-    check_tensors(source.path, component, there, shapes, {name: part.ours for name, part in wanted.items()})
+
+    def named(name: str) -> str:
+        here = f" (here {component}.{wanted[name].ours})" if name in wanted else ""
+        return f"{component}.{name}{here}"
+
+    if faults := faults_between(there, shapes, named):
+        raise CheckpointError(f"{source.path} holds other tensors than its version has ({faults}).")
     tensors = source.tensors(component)
     for name, expected in repeated.items():
         if name in tensors and not torch.allclose(tensors[name].float(), expected, rtol=1e-3):
             raise CheckpointError(f"{source.path}: {component}.{name} holds other frequencies than the published ones.")
     return {part.ours: part.read(tensors[name]).float().contiguous() for name, part in wanted.items()}
-
-
-def check_tensors(
-    path: Path,
-    component: str,
-    there: Mapping[str, tuple[int, ...]],
-    wanted: Mapping[str, tuple[int, ...]],
-    ours: Mapping[str, str],
-) -> None:
-    """Refuse tensors that are not those of a network.
-
-    Args:
-        path: for the message.
-        component: likewise.
-        there, wanted: published name → shape.
-        ours: published name → name here.
-
-    Raises:
-        CheckpointError: if they differ.
-    """
-
-    def named(name: str) -> str:
-        return f"{component}.{name} (here {component}.{ours[name]})" if name in ours else f"{component}.{name}"
-
-    faults = {
-        "missing": [named(name) for name in sorted(set(wanted) - set(there))],
-        "superfluous": [named(name) for name in sorted(set(there) - set(wanted))],
-        "misshapen": [
-            f"{named(name)} {list(there[name])} instead of {list(wanted[name])}"
-            for name in sorted(set(there) & set(wanted))
-            if there[name] != wanted[name]
-        ],
-    }
-    listed = [
-        f"{fault}: {', '.join(names[:NAMED])}" + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-        for fault, names in faults.items()
-        if names
-    ]
-    if listed:
-        raise CheckpointError(f"{path} holds other tensors than its version has ({'; '.join(listed)}).")
 
 
 def _text_encoder(source: Source, options: dict[str, Any], text_model: str | None) -> dict[str, Any]:
