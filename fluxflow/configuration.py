@@ -22,6 +22,7 @@ SMALLEST = {
     "seed": 0, "steps": 1, "accumulate": 1, "log_every": 1, "val_every": 1, "save_every": 1, "preview_every": 1,
     "data.image_size": 1, "data.batch_size": 1, "data.num_workers": 0,
 }  # fmt: skip
+AUTOMATIC = ("data.num_workers",)  # may be null
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a mapping or null"}
 
 
@@ -56,6 +57,8 @@ def check_ranges(config: dict[str, Any]) -> None:
     model = {f"model.{name}": 1 for name, value in config["model"].items() if name not in named}
     for key, smallest in (SMALLEST | model).items():
         value = select(config, key)
+        if value is None and key in AUTOMATIC:
+            continue
         if value is None or (not _is_interpolation(value) and value < smallest):
             raise ConfigError(f"{key} must be at least {smallest}, not {'null' if value is None else value}.")
     choices_of = {"model.version": VERSIONS, "model.layout": MODEL_LAYOUTS, "matmul_precision": MATMUL_PRECISIONS}

@@ -138,8 +138,8 @@ def held_out(source: str | None, size: int, count: int) -> tuple[Tensor, list[st
     from fluxflow.data.folder import FolderReader
     from fluxflow.data.records import Part
     from fluxflow.data.shards import ShardReader, demo_shards
-    from fluxflow.data.stream import ValidationStream, collate
-    from fluxflow.data.transforms import SquareTransform
+    from fluxflow.data.stream import ValidationStream
+    from fluxflow.data.transforms import SquareTransform, Transform
 
     if source is None:
         reader = demo_shards("val")
@@ -147,7 +147,9 @@ def held_out(source: str | None, size: int, count: int) -> tuple[Tensor, list[st
         plain = Path(source).is_dir() and not any(Path(source).glob("*.tar"))
         reader = FolderReader(source) if plain else ShardReader(source)
     reader.open()
-    batch = collate(list(ValidationStream(reader, Part(), SquareTransform(size), batch_size=count, limit=count)))
+    stream = ValidationStream(reader, Part(), Transform(SquareTransform(size)), batch_size=count, limit=count)
+    batch = next(iter(stream)).batch
+    assert batch is not None
     return batch["image"] / 127.5 - 1, batch["caption"]
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
-from .records import IMAGE_SUFFIXES, Part, Place, Record, inventory, sample_key, unique
+from .records import IMAGE_SUFFIXES, Record, inventory, sample_key, unique
 
 log = logging.getLogger(__name__)
 
@@ -62,22 +62,22 @@ class FolderReader:
         if missing:
             log.warning("%s: %d rows of its table name no picture (first: %s)", self, len(missing), missing[0])
 
-    def count(self) -> int:
-        """Number of pictures."""
-        return len(self._files)
+    def pieces(self) -> int:
+        return 1
 
-    def shuffled(self, order: str, place: Place, part: Part) -> Iterator[Record]:
-        """One pass: a permutation of all the part's pictures, of which this place takes every n-th."""
-        files = [file for file in self._files if file[0] in part]
-        random.Random(order).shuffle(files)
-        return map(self._record, files[place.index :: place.count])
+    def piece(self, number: int) -> FolderReader:
+        return self
 
-    def ordered(self, part: Part) -> Iterator[Record]:
-        """Every picture of a part, sorted by path."""
-        return (self._record(file) for file in self._files if file[0] in part)
+    @property
+    def name(self) -> str:
+        return str(self.root)
 
-    def _record(self, file: tuple[str, str]) -> Record:
-        key, name = file
+    @property
+    def keys(self) -> list[str]:
+        return [key for key, _ in self._files]
+
+    def load(self, index: int) -> Record:
+        key, name = self._files[index]
         path = self.root / name
         text = path.with_suffix(".txt")
         try:
@@ -87,11 +87,21 @@ class FolderReader:
                 caption = text.read_text("utf-8-sig").strip()
             else:
                 return Record(key, problem="no caption")
-            return Record(key, path.read_bytes(), caption)
+            return Record(key, path.read_bytes(), (caption,)) if caption else Record(key, problem="empty caption")
         except UnicodeDecodeError:
             return Record(key, problem="caption that is no UTF-8 text")
         except OSError as error:
             return Record(key, problem=f"unreadable file ({error.strerror})")
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def fingerprint(self) -> str:
+        """Of the names and sizes of the pictures."""
+        digest = hashlib.sha256()
+        for _, name in self._files:
+            digest.update(f"{name} {(self.root / name).stat().st_size}\n".encode())
+        return digest.hexdigest()
 
 
 def _is_hidden(path: Path) -> bool:

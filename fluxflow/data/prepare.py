@@ -22,10 +22,11 @@ from PIL import Image
 
 from ..errors import DataError, FluxFlowError
 from .folder import FolderReader
+from .order import Order, Walk
 from .progress import with_progress
 from .records import ALONE, Part, Reader, Record, unique
 from .shards import ShardReader
-from .tally import Tally
+from .tally import Rejected, Tally
 from .transforms import UndecodableImage, crop_square, decode, resize_shorter
 from .writer import ShardWriter
 
@@ -115,19 +116,28 @@ def prepare(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is not empty: name a new folder, or remove it first.")
-    tally, taken, held_out = Tally(str(reader), limit=1.0), set(), Part(val_fraction, held_out=True)
-    records = encode_all(reader.shuffled("prepare", ALONE, Part()), encoding, threads)
+    tally, taken, held_out = Tally(limit=1.0), set(), Part(val_fraction, held_out=True)
+    records = encode_all(_shuffled(reader), encoding, threads)
     with ShardWriter(out / "train", shard_samples) as train, ShardWriter(out / "val", shard_samples) as val:
-        for record, suffix in with_progress(records, reader.count()):
+        for record, suffix in with_progress(records, None):
             if record.problem:
-                tally.skip(record.key, record.problem)
+                tally.add(1, [Rejected(str(reader), record.key, record.problem)])
                 continue
             key = unique(record.key, taken)  # two shards may use the same one
             writer = val if key in held_out else train
-            writer.write(key, {suffix: record.image, "txt": record.caption.encode()})
-            tally.accept()
-    tally.end_pass()
+            writer.write(key, {suffix: record.image, "txt": record.captions[0].encode()})
+            tally.add(1, [])
+    if tally.seen == tally.bad:
+        raise DataError(f"{reader}: {tally.report()}. None is left to train on.")
     return tally
+
+
+def _shuffled(reader: Reader) -> Iterator[Record]:
+    walk = Walk(Order(reader, Part(), 0, ALONE, reader.pieces()))
+    number, piece, index = walk.draw()
+    while number == 0:
+        yield walk.opened[piece].load(index)
+        number, piece, index = walk.draw()
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -161,10 +171,10 @@ def main(arguments: list[str] | None = None) -> int:
     except FluxFlowError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if tally.skipped:
+    if tally.bad:
         print(tally.report(), file=sys.stderr)
     val = f" data.val={options.out / 'val'}" if (options.out / "val").exists() else ""
-    print(f"{tally.usable} samples. To train on them: data=shards data.train={options.out / 'train'}{val}")
+    print(f"{tally.seen - tally.bad} samples. To train on them: data=shards data.train={options.out / 'train'}{val}")
     return 0
 
 

@@ -1,10 +1,10 @@
-"""What the readers of shards and of folders share: a record, its key, its place among the consumers, its part.
+"""What the readers of shards and of folders share: a record, the pieces it lies in, its place among the consumers.
 
 Conventions, stated here once:
 
 - A *record* is one captioned picture as it is stored: encoded bytes, not yet decoded.
-- A *pass* shows every record once. The endless training stream is pass after pass, and the order of a pass is a pure
-  function of an order string (seed, start step, number of the pass) and of the consumer's place (rank, worker).
+- A *piece* is what is opened at once: a shard, or a whole folder. A record is named by its piece and its index in it.
+- A *pass* shows every record once. The endless training stream is pass after pass; order.py says in which order.
 - The *held-out part* is decided by a hash of the key alone, so a folder and the shards made from it agree on it.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,15 +25,15 @@ class Record:
     """One stored sample.
 
     Args:
-        key: Name of the sample, unique in its folder or shard.
+        key: Name of the sample, unique in its piece.
         image: Encoded picture; empty when `problem` is set.
-        caption: Its caption.
+        captions: Its captions, at least one unless `problem` is set.
         problem: Why the sample cannot be used, in a few words; empty when it can.
     """
 
     key: str
     image: bytes = b""
-    caption: str = ""
+    captions: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -71,8 +71,31 @@ class Part:
     held_out: bool = False
 
     def __contains__(self, key: str) -> bool:
+        if self.fraction == 0:
+            return not self.held_out
         digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
         return (int.from_bytes(digest, "big") < self.fraction * 2**64) == self.held_out
+
+
+class Piece(Protocol):
+    """What is opened at once: a shard, or a whole folder."""
+
+    @property
+    def name(self) -> str:
+        """What messages and rejected.jsonl call it: the path or URL of the tar, the folder."""
+        ...
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The keys of its records in stored order, each once."""
+        ...
+
+    def load(self, index: int) -> Record:
+        """Read the record of `keys[index]`. A bad sample has its `problem` set; nothing is raised for it."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held open."""
 
 
 class Reader(Protocol):
@@ -81,16 +104,25 @@ class Reader(Protocol):
     def open(self) -> None:
         """Find the data. Raises DataError, naming what was looked for and what was there."""
 
-    def count(self) -> int | None:
-        """Number of records, or None where that would take a download."""
-
-    def shuffled(self, order: str, place: Place, part: Part) -> Iterator[Record]:
-        """One pass over this place's share of a part, in an order that (order, place) alone decide."""
+    def pieces(self) -> int:
+        """Number of pieces."""
         ...
 
-    def ordered(self, part: Part) -> Iterator[Record]:
-        """Every record of a part once, always in the same order."""
+    def piece(self, number: int) -> Piece:
+        """Open a piece. Raises DataError, naming it, if nothing of it can be read."""
         ...
+
+    def fingerprint(self) -> str:
+        """A string that changes when the source does, and not with the folder it lies in."""
+        ...
+
+
+def ordered(reader: Reader, part: Part = Part()) -> Iterator[Record]:
+    """Every record of a part once, in stored order."""
+    for number in range(reader.pieces()):
+        piece = reader.piece(number)
+        yield from (piece.load(index) for index, key in enumerate(piece.keys) if key in part)
+        piece.close()
 
 
 def sample_key(stem: str) -> str:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
 from ..errors import ConfigError
+from .records import Record
 
 MAX_PIXELS = 64_000_000
 FORMATS = ("JPEG", "PNG", "WEBP")  # named, since some of Pillow's other formats run programs
@@ -109,3 +111,22 @@ class SquareTransform:
         if rng.random() < self.flip:
             image = ImageOps.mirror(image)
         return to_tensor(image)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """From a record to an example, of one size for all records.
+
+    Args:
+        square: What is done with the picture.
+    """
+
+    square: SquareTransform
+
+    def size(self, record: Record) -> tuple[int, int]:
+        """(height, width) of the record's example. Raises UndecodableImage."""
+        return (self.square.size, self.square.size)
+
+    def __call__(self, record: Record, size: tuple[int, int], rng: random.Random) -> dict[str, Any]:
+        """Record → {"image": uint8 [3, H, W], "caption", "key"}. Raises UndecodableImage."""
+        return {"image": self.square(record.image, rng), "caption": record.captions[0], "key": record.key}

@@ -193,7 +193,7 @@ class VAELitModule(LightningModule):
         """Per-channel mean and deviation of the tokens of `statistics_images` training images, [D] each."""
         tokens, seen = [], 0
         data: Any = getattr(self.trainer, "datamodule")  # noqa: B009 (Lightning does not declare it)
-        for index, batch in enumerate(data.train_dataloader()):
+        for index, batch in enumerate(data.first_batches()):
             image = to_signed(batch["image"].to(self.device))
             eps = self._noise(image, "statistics", index)
             tokens.append(self.latent_space.compressor(image, eps=eps)[:, :-1].double().flatten(0, 1).cpu())

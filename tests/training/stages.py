@@ -58,8 +58,12 @@ class Data(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        seen = self.trainer.global_step * self.batches if self.trainer and self.trainer.training else 0
+        seen = self.trainer.global_step * self.batches if self.trainer else 0
         return DataLoader(Stream(rank + seen * ranks, ranks, self.period, self.size), batch_size=None)
+
+    def first_batches(self) -> Iterator[dict[str, Any]]:
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        return iter(Stream(rank, ranks, self.period, self.size))
 
     def val_dataloader(self) -> DataLoader:
         return DataLoader(Stream(0, 1, self.period, self.size, count=2), batch_size=None)
