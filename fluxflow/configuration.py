@@ -74,6 +74,8 @@ def check_combinations(config: dict[str, Any]) -> None:
         below, above = size // factor * factor, (size // factor + 1) * factor
         nearest = f"{below} or {above}" if below else f"{above}"
         raise ConfigError(f"data.image_size={size} is not a multiple of {factor} (2^model.downscales): take {nearest}.")
+    if "sources" in config["data"] and not config["data"]["train"] and not config["data"]["sources"]:
+        raise ConfigError("data.train has no value: give data.train=, or data.sources= for several sets.")
     stage, half = config["stage"]["_target_"], str(config["trainer"]["precision"]).startswith("16")
     if stage == VAE_MODULE:
         if config["vae"] is not None:

@@ -73,7 +73,7 @@ def loader_state(stream: TrainStream, tally: Tally) -> dict[str, Any]:
     return {"turn": stream.turn, "workers": states, "tally": tally.state()}
 
 
-def as_it_is(item: Item) -> Item:
+def as_it_is(item: Any) -> Any:
     """What a DataLoader is given to leave batches alone."""
     return item
 

@@ -1,4 +1,4 @@
-"""Where shards lie: local paths, http(s) URLs and what fsspec reaches, and the index that prepare writes beside them."""
+"""Where shards lie: local paths, http(s) URLs and what fsspec reaches; the index that prepare writes beside them."""
 
 from __future__ import annotations
 

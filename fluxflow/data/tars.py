@@ -66,7 +66,7 @@ class Tar:
         try:
             with tarfile.open(fileobj=self._file, mode="r:") as tar:
                 while (member := tar.next()) is not None:
-                    tar.members = []  # tarfile would keep all of them
+                    tar.members = []  # pyright: ignore[reportAttributeAccessIssue] (tarfile would keep them all)
                     self._add(member, stems, wanted)
                 whole = bool(self._zeros(tar.offset))
         except tarfile.ReadError as error:
