@@ -133,24 +133,32 @@ class BertTextEncoder(nn.Module):
         return self.output_layer(self.features(input_ids, attention_mask))
 
     def encode(self, captions: list[str]) -> Tensor:
-        """Embeds sentences, [B, embed_dim]. The frozen features of a caption are computed once and kept.
+        """Embeds sentences, [B, embed_dim].
+
+        On a CPU the frozen features of each caption are computed once, of it alone, and kept. Padding would leave in their
+        last bits a trace of the batch in which the caption first came, and a resumed run would differ. Elsewhere a batch
+        is encoded as a whole.
 
         Raises:
             TextEncoderError: if the encoder has no tokenizer.
         """
+        device = next(self.output_layer.parameters()).device
+        if device.type != "cpu":
+            return self.output_layer(self._tokenised_features(captions, device))
+        if len(self._features) > 50_000:
+            self._features = {caption: self._features[caption] for caption in captions if caption in self._features}
+        for caption in dict.fromkeys(captions):
+            if caption not in self._features:
+                self._features[caption] = self._tokenised_features([caption], device)[0]
+        return self.output_layer(torch.stack([self._features[caption] for caption in captions]))
+
+    def _tokenised_features(self, captions: list[str], device: torch.device) -> Tensor:
         if self.tokenizer is None:
             raise TextEncoderError("this text encoder has no tokenizer: give text.pretrain_model, or set `tokenizer`")
-        device = next(self.output_layer.parameters()).device
-        new = [caption for caption in dict.fromkeys(captions) if caption not in self._features]
-        if new:
-            length = self.padded_length or min(self.max_length, self.tokenizer.model_max_length)
-            padding = "max_length" if self.padded_length else True
-            tokens = self.tokenizer(new, padding=padding, truncation=True, max_length=length, return_tensors="pt")
-            features = self.features(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
-            if len(self._features) > 50_000:
-                self._features = {c: self._features[c] for c in captions if c in self._features}
-            self._features.update(zip(new, features.cpu()))
-        return self.output_layer(torch.stack([self._features[caption] for caption in captions]).to(device))
+        length = self.padded_length or min(self.max_length, self.tokenizer.model_max_length)
+        padding = "max_length" if self.padded_length else True
+        tokens = self.tokenizer(captions, padding=padding, truncation=True, max_length=length, return_tensors="pt")
+        return self.features(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
 
 
 def _configuration(backbone: dict | None) -> PretrainedConfig:

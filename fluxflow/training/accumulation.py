@@ -1,8 +1,9 @@
 """Gradients of several batches that make one step."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
 
@@ -10,3 +11,21 @@ def hold_gradients(trainer: Trainer, hold: bool) -> AbstractContextManager[None]
     """While `hold`, gradients stay on their rank: only the last backward of a step exchanges them."""
     strategy = trainer.strategy
     return strategy.block_backward_sync() if hold and isinstance(strategy, DDPStrategy) else nullcontext()
+
+
+def batches_a_step(trainer: Trainer, module: LightningModule) -> int:
+    """Batches whose gradients make one step: Lightning counts them, or a module that steps by hand does."""
+    return trainer.accumulate_grad_batches if module.automatic_optimization else getattr(module, "accumulate", 1)
+
+
+def forget_begun_step(checkpoint: dict[str, Any], batches: int) -> None:
+    """Set Lightning's counters back to the last whole step, since the gradients of one that has begun are not saved.
+
+    Args:
+        checkpoint: what Lightning is about to save.
+        batches: that make one step.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    begun = progress["current"]["ready"] % batches
+    for counts in (progress["total"], progress["current"]) if begun else ():
+        counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), counts["ready"] - begun))

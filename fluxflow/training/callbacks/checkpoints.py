@@ -7,6 +7,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from fluxflow.checkpoint import save_model
+from fluxflow.training.accumulation import batches_a_step, forget_begun_step
 from fluxflow.training.callbacks.weights import averaged
 from fluxflow.training.flow import FlowLitModule
 from fluxflow.training.vae import VAELitModule
@@ -36,24 +37,33 @@ class Checkpoints(Callback):
         self._saved = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Stage, outputs: Any, batch: Any, batch_idx: int) -> None:
-        step = trainer.global_step
-        if step % self.every == 0 or step >= trainer.max_steps or trainer.should_stop:
-            self._save(trainer, pl_module)
+        validates = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
+        if not validates:  # else after it: what is saved now would neither know its result nor repeat it when resumed
+            self._save_if_due(trainer, pl_module)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Stage) -> None:
         value = trainer.callback_metrics.get(self.monitor)
         if value is not None and float(value) < self.best:
             self.best = float(value)
             trainer.save_checkpoint(self.run_dir / "checkpoints" / "best.ckpt", weights_only=False)
+        self._save_if_due(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Stage) -> None:
         self._save(trainer, pl_module)  # a signal between two steps
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        forget_begun_step(checkpoint, batches_a_step(trainer, pl_module))
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
+
+    def _save_if_due(self, trainer: Trainer, pl_module: Stage) -> None:
+        step = trainer.global_step
+        if step % self.every == 0 or step >= trainer.max_steps or trainer.should_stop:
+            self._save(trainer, pl_module)
 
     def _save(self, trainer: Trainer, pl_module: Stage) -> None:
         if trainer.global_step > self._saved:
