@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
 from lightning import LightningDataModule
 
 from ..errors import ConfigError
+from .buckets import Buckets
 from .records import ALONE, Part, Place, Reader
 from .stream import StreamLoader, TrainStream, ValidationStream, collate, outlive_signals
-from .transforms import SquareTransform
+from .transforms import Transform
 
 
 class DataModule(LightningDataModule):
-    """Batches of square pictures with captions: an endless training stream and a finite validation part.
+    """Batches of captioned pictures, each batch of one size: an endless training stream and a finite validation part.
 
-    A batch is {"image": uint8 [B, 3, image_size, image_size], "caption": list[str], "key": list[str]}. The training
+    A batch is {"image": uint8 [B, 3, H, W], "caption": list[str], "key": list[str]}. The training
     loader has no length. Validation crops the centre and never flips.
 
     Args:
         reader: Makes a reader of a source, e.g. `ShardReader` or `FolderReader`.
         train: Source of the training pictures, in the reader's terms.
         val: Source of the validation pictures; None holds out `val_fraction` of `train`, by a hash of the key.
-        image_size: Side of the square pictures, in pixels.
+        image_size: Side of the square pictures, in pixels; those of another shape have about its area.
+        multiple: What every side is a multiple of: 2^downscales of the model.
+        max_aspect: Highest ratio of the longer to the shorter side; None: all pictures are square.
         batch_size: Pictures a batch and rank in training.
         val_batch_size: The same in validation; None: as in training.
         num_workers: Loader processes a rank; 0 loads in the main process.
@@ -33,6 +36,9 @@ class DataModule(LightningDataModule):
         val_samples: Validation pictures over all ranks; None: all there are.
         crop: "random" or "center", in training.
         flip: Probability of a horizontal flip in training, in [0, 1].
+        flip_guard: Words of a caption that forbid to flip its picture; "default": those of captions.py; None: none do.
+        caption_rule: "random", "first" or "longest", in training, for pictures with several captions.
+        caption_prefix: Put before every caption.
 
     Raises:
         ConfigError: For a number that cannot work.
@@ -45,6 +51,8 @@ class DataModule(LightningDataModule):
         val: str | list[str] | None = None,
         *,
         image_size: int,
+        multiple: int = 1,
+        max_aspect: float | None = None,
         batch_size: int,
         val_batch_size: int | None = None,
         num_workers: int = 0,
@@ -53,26 +61,32 @@ class DataModule(LightningDataModule):
         val_samples: int | None = None,
         crop: str = "random",
         flip: float = 0.5,
+        flip_guard: Sequence[str] | None = "default",
+        caption_rule: str = "random",
+        caption_prefix: str = "",
     ) -> None:
         super().__init__()
         if not 0 < val_fraction < 1:
             raise ConfigError(f"data.val_fraction is {val_fraction}: it is a share of the pictures, between 0 and 1")
-        for name, value in {"image_size": image_size, "batch_size": batch_size, "val_batch_size": val_batch_size,
-                            "val_samples": val_samples}.items():  # fmt: skip
+        for name, value in {
+            "batch_size": batch_size,
+            "val_batch_size": val_batch_size,
+            "val_samples": val_samples,
+        }.items():
             if value is not None and value < 1:
                 raise ConfigError(f"data.{name} is {value}: it must be at least 1")
         self.train_reader = reader(train)
         self.val_reader = self.train_reader if val is None else reader(val)
         self.train_part = Part(val_fraction if val is None else 0.0, held_out=False)
         self.val_part = Part(val_fraction, held_out=True) if val is None else Part()
-        self.image_size = image_size
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size or batch_size
         self.num_workers = num_workers
         self.seed = seed
         self.val_samples = val_samples
-        self.train_transform = SquareTransform(image_size, crop, flip)
-        self.val_transform = SquareTransform(image_size)
+        buckets = Buckets(image_size, multiple, max_aspect)
+        self.train_transform = Transform(buckets, crop, flip, flip_guard, caption_rule, caption_prefix)
+        self.val_transform = Transform(buckets, caption_prefix=caption_prefix)
         self.start_step = 0
 
     def setup(self, stage: str | None = None) -> None:

@@ -87,7 +87,7 @@ class FolderReader:
                 caption = text.read_text("utf-8-sig").strip()
             else:
                 return Record(key, problem="no caption")
-            return Record(key, path.read_bytes(), caption)
+            return Record(key, path.read_bytes(), (caption,), "" if caption else "empty caption")
         except UnicodeDecodeError:
             return Record(key, problem="caption that is no UTF-8 text")
         except OSError as error:

@@ -27,13 +27,13 @@ class Record:
     Args:
         key: Name of the sample, unique in its folder or shard.
         image: Encoded picture; empty when `problem` is set.
-        caption: Its caption.
+        captions: Its captions, at least one when it can be used.
         problem: Why the sample cannot be used, in a few words; empty when it can.
     """
 
     key: str
     image: bytes = b""
-    caption: str = ""
+    captions: tuple[str, ...] = ()
     problem: str = ""
 
 

@@ -163,7 +163,7 @@ class ShardReader:
             return Record(key, problem="caption that is no UTF-8 text or JSON object")
         if not isinstance(caption, str):
             return Record(key, problem="caption that is no string")
-        return Record(key, sample[suffix], caption)
+        return Record(key, sample[suffix], (caption,), "" if caption else "empty caption")
 
 
 def _is_wanted(name: str) -> bool:

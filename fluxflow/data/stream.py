@@ -17,23 +17,24 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..errors import DataError
+from .decode import UndecodableImage
 from .records import ALONE, Part, Place, Reader, Record
 from .tally import Tally
-from .transforms import SquareTransform, UndecodableImage
+from .transforms import Example, Transform
 
 GRACE = 15  # seconds
 
 
-def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
-    """List of examples → batch."""
+def collate(examples: list[Example]) -> dict[str, Any]:
+    """List of examples of one size → batch; images stay channels last, since to copy them so is six times as fast."""
     return {
-        "image": torch.stack([example["image"] for example in examples]),
+        "image": torch.stack([example["image"].permute(1, 2, 0) for example in examples]).permute(0, 3, 1, 2),
         "caption": [example["caption"] for example in examples],
         "key": [example["key"] for example in examples],
     }
 
 
-def make_example(record: Record, transform: SquareTransform, order: str, tally: Tally) -> dict[str, Any] | None:
+def make_example(record: Record, transform: Transform, order: str, tally: Tally) -> Example | None:
     """One record → its example, or None (and counted) if it cannot be used.
 
     The draws of its crop and flip depend on the order string and on its key, not on who decodes it.
@@ -42,12 +43,12 @@ def make_example(record: Record, transform: SquareTransform, order: str, tally: 
         tally.skip(record.key, record.problem)
         return None
     try:
-        image = transform(record.image, random.Random(f"{order}/{record.key}"))
+        example = transform(record, transform.size(record), random.Random(f"{order}/{record.key}"))
     except UndecodableImage as error:
         tally.skip(record.key, str(error))
         return None
     tally.accept()
-    return {"image": image, "caption": record.caption, "key": record.key}
+    return example
 
 
 def with_worker(place: Place) -> Place:
@@ -74,12 +75,12 @@ class TrainStream(IterableDataset):
 
     reader: Reader
     part: Part
-    transform: SquareTransform
+    transform: Transform
     seed: int
     start_step: int = 0
     place: Place = ALONE
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Example]:
         place, tally = with_worker(self.place), Tally(str(self.reader))
         for number in itertools.count():
             order, empty = f"{self.seed}/{self.start_step}/{number}", True
@@ -111,12 +112,12 @@ class ValidationStream(IterableDataset):
 
     reader: Reader
     part: Part
-    transform: SquareTransform
+    transform: Transform
     batch_size: int
     limit: int | None = None
     place: Place = ALONE
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Example]:
         place, tally = with_worker(self.place), Tally(str(self.reader))
         records = itertools.islice(self.reader.ordered(self.part), self.limit)
         empty = True
