@@ -46,6 +46,7 @@ LIGHTNING_CHATTER = (
 USER_MISTAKES = (TypeError, ValueError, ImportError)
 
 OmegaConf.register_new_resolver("multiply", lambda a, b: a * b)
+OmegaConf.register_new_resolver("power", lambda a, b: a**b)
 OmegaConf.register_new_resolver("run_folder", configuration.run_folder)
 OmegaConf.register_new_resolver("job_folder", configuration.job_folder)
 

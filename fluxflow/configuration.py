@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fluxflow.data.buckets import Buckets
 from fluxflow.errors import CheckpointError, ConfigError
 from fluxflow.runs import LAST, find_checkpoint, find_model, is_published
 from fluxflow.versions import DEFAULT_VERSION, VERSIONS
@@ -69,12 +70,9 @@ def check_ranges(config: dict[str, Any]) -> None:
 
 def check_combinations(config: dict[str, Any]) -> None:
     """Refuse keys that exclude each other, or a VAE of another latent, in a resolved config."""
-    factor, size = 2 ** config["model"]["downscales"], config["data"]["image_size"]
-    if size % factor:
-        below, above = size // factor * factor, (size // factor + 1) * factor
-        nearest = f"{below} or {above}" if below else f"{above}"
-        raise ConfigError(f"data.image_size={size} is not a multiple of {factor} (2^model.downscales): take {nearest}.")
-    if "sources" in config["data"] and not config["data"]["train"] and not config["data"]["sources"]:
+    data = config["data"]
+    Buckets(data["image_size"], data["multiple"], data["max_aspect"])
+    if "sources" in data and not data["train"] and not data["sources"]:
         raise ConfigError("data.train has no value: give data.train=, or data.sources= for several sets.")
     stage, half = config["stage"]["_target_"], str(config["trainer"]["precision"]).startswith("16")
     if stage == VAE_MODULE:

@@ -135,11 +135,12 @@ def held_out(source: str | None, size: int, count: int) -> tuple[Tensor, list[st
         size: side of the square pictures, in pixels.
         count: pictures at most.
     """
+    from fluxflow.data.buckets import Buckets
     from fluxflow.data.folder import FolderReader
     from fluxflow.data.records import Part
     from fluxflow.data.shards import ShardReader, demo_shards
     from fluxflow.data.stream import ValidationStream
-    from fluxflow.data.transforms import SquareTransform, Transform
+    from fluxflow.data.transforms import Transform
 
     if source is None:
         reader = demo_shards("val")
@@ -147,7 +148,7 @@ def held_out(source: str | None, size: int, count: int) -> tuple[Tensor, list[st
         plain = Path(source).is_dir() and not any(Path(source).glob("*.tar"))
         reader = FolderReader(source) if plain else ShardReader(source)
     reader.open()
-    stream = ValidationStream(reader, Part(), Transform(SquareTransform(size)), batch_size=count, limit=count)
+    stream = ValidationStream(reader, Part(), Transform(Buckets(size, 1)), batch_size=count, limit=count)
     batch = next(iter(stream)).batch
     assert batch is not None
     return batch["image"] / 127.5 - 1, batch["caption"]

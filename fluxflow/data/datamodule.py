@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch.distributed as dist
 from lightning import LightningDataModule
 
 from ..errors import ConfigError
+from .buckets import Buckets
 from .loader import Loader, loader_state, workers_for
 from .records import Part, Place, Reader
 from .resume import changed_sources, differing, loader_states
 from .stream import Source, TrainStream, Transform, ValidationStream
 from .tally import RejectedFile, Tally
-from .transforms import SquareTransform
 from .transforms import Transform as PictureTransform
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ SINGLE = "train"  # the name of the source where there is one
 
 
 class DataModule(LightningDataModule):
-    """Batches of captioned pictures: an endless training stream and a finite validation part.
+    """Batches of captioned pictures, each of one size: an endless training stream and a finite validation part.
 
     A batch is {"image": uint8 [B, 3, H, W], "caption": list[str], "key": list[str]}. The training loader has no length.
     Validation crops the centre and never flips.
@@ -38,7 +38,9 @@ class DataModule(LightningDataModule):
         train: Source of the training pictures, in the reader's terms.
         sources: Instead of `train`, several that are mixed: name → {"path": as `train`, "weight": 1.0}.
         val: Source of the validation pictures; None holds out `val_fraction` of `train`, by a hash of the key.
-        image_size: Side of the square pictures, in pixels.
+        image_size: Side of the square pictures, in pixels; those of another shape have about its area.
+        multiple: What every side is a multiple of: 2^downscales of the model.
+        max_aspect: Highest ratio of the longer to the shorter side; None: all pictures are square.
         batch_size: Pictures a batch and rank in training.
         val_batch_size: The same in validation; None: as in training.
         num_workers: Loader processes a rank, 0 to load in the main process; None: as many as a resumed run had, or
@@ -48,6 +50,9 @@ class DataModule(LightningDataModule):
         val_samples: Validation pictures over all ranks; None: all there are.
         crop: "random" or "center", in training.
         flip: Probability of a horizontal flip in training, in [0, 1].
+        flip_guard: Words of a caption that forbid to flip its picture; "default": those of captions.py; None: none do.
+        caption_rule: "random", "first" or "longest", in training, for pictures with several captions.
+        caption_prefix: Put before every caption.
         shuffle_shards: Shards whose samples are shuffled together.
         max_bad_fraction: Highest share of samples that cannot be used, in [0, 1]; above it the run stops.
         rejected: File to which each rejected sample is written once; None: nowhere.
@@ -64,6 +69,8 @@ class DataModule(LightningDataModule):
         *,
         sources: Mapping[str, Mapping[str, Any]] | None = None,
         image_size: int,
+        multiple: int = 1,
+        max_aspect: float | None = None,
         batch_size: int,
         val_batch_size: int | None = None,
         num_workers: int | None = 0,
@@ -72,6 +79,9 @@ class DataModule(LightningDataModule):
         val_samples: int | None = None,
         crop: str = "random",
         flip: float = 0.5,
+        flip_guard: Sequence[str] | None = "default",
+        caption_rule: str = "random",
+        caption_prefix: str = "",
         shuffle_shards: int = 4,
         max_bad_fraction: float = 0.01,
         rejected: str | None = None,
@@ -81,7 +91,7 @@ class DataModule(LightningDataModule):
             raise ConfigError(f"data.val_fraction is {val_fraction}: it is a share of the pictures, between 0 and 1")
         if not 0 <= max_bad_fraction <= 1:
             raise ConfigError(f"data.max_bad_fraction is {max_bad_fraction}: it is a share, from 0 to 1")
-        for name, value in {"image_size": image_size, "batch_size": batch_size, "val_batch_size": val_batch_size,
+        for name, value in {"batch_size": batch_size, "val_batch_size": val_batch_size,
                             "val_samples": val_samples, "shuffle_shards": shuffle_shards}.items():  # fmt: skip
             if value is not None and value < 1:
                 raise ConfigError(f"data.{name} is {value}: it must be at least 1")
@@ -97,8 +107,11 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.val_samples = val_samples
-        self.train_transform: Transform = PictureTransform(SquareTransform(image_size, crop, flip))
-        self.val_transform: Transform = PictureTransform(SquareTransform(image_size))
+        buckets = Buckets(image_size, multiple, max_aspect)
+        self.train_transform: Transform = PictureTransform(
+            buckets, crop, flip, flip_guard, caption_rule, caption_prefix
+        )
+        self.val_transform: Transform = PictureTransform(buckets, caption_prefix=caption_prefix)
         self.shuffle_shards = shuffle_shards
         self.max_bad_fraction = max_bad_fraction
         self.rejected = None if rejected is None else RejectedFile(rejected)

@@ -21,13 +21,13 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import DataError, FluxFlowError
+from .decode import UndecodableImage, decode
 from .folder import FolderReader
 from .order import Order, Walk
 from .progress import with_progress
 from .records import ALONE, Part, Reader, Record, unique
 from .shards import ShardReader
 from .tally import Rejected, Tally
-from .transforms import UndecodableImage, crop_square, decode, resize_shorter
 from .writer import ShardWriter
 
 SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -54,19 +54,35 @@ class Encoding:
         if record.problem:
             return record, ""
         try:
-            image = decode(record.image, self.size)
+            image = Image.fromarray(decode(record.image, (2 * self.size, 2 * self.size) if self.size else None))
         except UndecodableImage as error:
             return replace(record, problem=str(error)), ""
         if self.size is None and self.format is None and not self.crop:
             with Image.open(io.BytesIO(record.image)) as original:
                 return record, SUFFIXES.get(original.format or "", "jpg")
         image = resize_shorter(image, self.size) if self.size else image
-        image = crop_square(image, min(image.size)) if self.crop else image
+        image = crop_square(image) if self.crop else image
         suffix, data = self.format or "webp", io.BytesIO()
         kind = next(kind for kind, name in SUFFIXES.items() if name == suffix)
         options = {} if suffix == "png" else {"quality": self.quality}
         image.save(data, kind, **options, **({"method": 6} if suffix == "webp" else {}))
         return replace(record, image=data.getvalue()), suffix
+
+
+def resize_shorter(image: Image.Image, size: int) -> Image.Image:
+    """Resize, antialiased, so that the shorter side has `size` pixels; unchanged where it already has."""
+    shorter = min(image.size)
+    if shorter == size:
+        return image
+    width, height = (max(size, round(side * size / shorter)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def crop_square(image: Image.Image) -> Image.Image:
+    """The square in the centre."""
+    size = min(image.size)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
 
 
 def find_reader(source: str, caption_key: str | None) -> Reader:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -17,12 +17,12 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import DataError
+from .decode import UndecodableImage
 from .order import Order, Walk
 from .records import ALONE, Part, Place, Reader, Record
 from .tally import PATIENCE, Rejected
-from .transforms import UndecodableImage
 
-Example = dict[str, Any]
+Example = Mapping[str, Any]
 Reference = tuple[str, int, int, int]  # source, pass, piece, index
 WEYL = 0x9E3779B97F4A7C15  # 2⁶⁴ divided by the golden ratio: its multiples cover a circle evenly
 
@@ -76,9 +76,18 @@ class Item:
 
 
 def collate(examples: list[Example]) -> dict[str, Any]:
-    """List of examples → batch: tensors stacked, all else as lists."""
-    columns = {name: [example[name] for example in examples] for name in examples[0]}
-    return {n: torch.stack(values) if isinstance(values[0], torch.Tensor) else values for n, values in columns.items()}
+    """List of examples → batch: tensors stacked, all else as lists.
+
+    Images stay channels last, since to copy them so is six times as fast.
+    """
+    batch: dict[str, Any] = {}
+    for name in examples[0]:
+        values = [example[name] for example in examples]
+        if name == "image":
+            batch[name] = torch.stack([image.permute(1, 2, 0) for image in values]).permute(0, 3, 1, 2)
+        else:
+            batch[name] = torch.stack(values) if isinstance(values[0], torch.Tensor) else values
+    return batch
 
 
 def make_example(record: Record, transform: Transform, identity: str) -> tuple[tuple[int, int], Example]:

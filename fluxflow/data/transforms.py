@@ -1,132 +1,103 @@
-"""From encoded bytes to a square uint8 tensor.
+"""From a record to a training example: decoded, brought to its bucket, perhaps mirrored, with one caption.
 
-Tensors leave this file as uint8 `[3, H, W]`; the training modules scale them to [-1, 1].
+Images leave this file as uint8 `[3, H, W]` whose memory holds pixel after pixel (channels last), as they were decoded:
+the training modules reorder a whole batch on its device, where they also scale it to [-1, 1].
 """
 
 from __future__ import annotations
 
-import io
 import random
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+import torch.nn.functional as F
 
 from ..errors import ConfigError
+from .buckets import Buckets
+from .captions import CaptionRule, FlipGuard
+from .decode import decode, probe
 from .records import Record
 
-MAX_PIXELS = 64_000_000
-FORMATS = ("JPEG", "PNG", "WEBP")  # named, since some of Pillow's other formats run programs
+
+class Example(TypedDict):
+    """One picture uint8 [3, H, W], its caption and its key."""
+
+    image: torch.Tensor
+    caption: str
+    key: str
 
 
-class UndecodableImage(Exception):
-    """Bytes that are no usable picture; the message is the reason, in a few words."""
-
-
-def decode(data: bytes, min_side: int | None = None) -> Image.Image:
-    """Decode a picture to upright 8-bit RGB, transparency laid over white.
+def cover(pixels: np.ndarray, size: tuple[int, int], x: float = 0.5, y: float = 0.5) -> torch.Tensor:
+    """Cut out the largest part that has the shape of `size`, and resize it, antialiased.
 
     Args:
-        data: JPEG, PNG or WebP file of at most 64 megapixels, which its header is asked before it is decoded.
-        min_side: Pixels of the shorter side that will be used: a JPEG of more than twice as many may be decoded at a
-            half, quarter or eighth of its size, which is several times faster. None: full size.
+        pixels: uint8 [H, W, 3].
+        size: Height and width in pixels.
+        x, y: Where that part lies, in [0, 1] of the room there is (0.5: the centre).
+
+    Returns:
+        uint8 [3, height, width], channels last.
+    """
+    height, width = pixels.shape[:2]
+    scale = min(height / size[0], width / size[1])
+    rows, columns = (max(1, round(side * scale)) for side in size)
+    top, left = round(y * (height - rows)), round(x * (width - columns))
+    part = torch.from_numpy(np.ascontiguousarray(pixels[top : top + rows, left : left + columns]))
+    part = part.unsqueeze(0).permute(0, 3, 1, 2)  # channels last: PyTorch's fast way for three channels
+    if (rows, columns) == size:
+        return part[0]
+    return F.interpolate(part, size, mode="bicubic", antialias=True)[0]
+
+
+class Transform:
+    """Makes examples of records; every draw comes from the given generator, none from a global state.
+
+    Args:
+        buckets: The sizes.
+        crop: "random" or "center".
+        flip: Probability of a horizontal flip, in [0, 1]; 0 for sets of which the mirror image is another thing.
+        flip_guard: Words of a caption that forbid to flip its picture, see `FlipGuard`.
+        caption_rule: Which of several captions is taken: "random", "first" or "longest".
+        caption_prefix: Put before every caption.
 
     Raises:
-        UndecodableImage: For anything else.
-    """
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise UndecodableImage("above 64 megapixels") from None
-    except Exception as error:  # a decoder fails on a stranger's bytes in more ways than it documents
-        raise UndecodableImage("not a JPEG, PNG or WebP picture") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise UndecodableImage("above 64 megapixels")
-    try:
-        if min_side is not None:
-            image.draft(None, (2 * min_side, 2 * min_side))
-        image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # as above
-        raise UndecodableImage("damaged picture") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey; Pillow would clip them, not scale them
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def resize_shorter(image: Image.Image, size: int) -> Image.Image:
-    """Resize, antialiased, so that the shorter side has `size` pixels; unchanged where it already has."""
-    shorter = min(image.size)
-    if shorter == size:
-        return image
-    width, height = (max(size, round(side * size / shorter)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def crop_square(image: Image.Image, size: int, x: float = 0.5, y: float = 0.5) -> Image.Image:
-    """Crop a square of `size` pixels, at x and y in [0, 1] of the room there is (0.5: the centre)."""
-    left, top = round(x * (image.width - size)), round(y * (image.height - size))
-    return image.crop((left, top, left + size, top + size))
-
-
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    """RGB picture → uint8 [3, H, W]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-@dataclass(frozen=True)
-class SquareTransform:
-    """Resize the shorter side, crop a square, perhaps flip it.
-
-    Args:
-        size: Side of the square in pixels.
-        crop: "random" or "center".
-        flip: Probability of a horizontal flip, in [0, 1].
+        ConfigError: For an option that cannot work.
     """
 
-    size: int
-    crop: str = "center"
-    flip: float = 0.0
+    def __init__(
+        self,
+        buckets: Buckets,
+        crop: str = "center",
+        flip: float = 0.0,
+        flip_guard: Sequence[str] | None = "default",
+        caption_rule: str = "first",
+        caption_prefix: str = "",
+    ) -> None:
+        if crop not in ("random", "center"):
+            raise ConfigError(f"data.crop is {crop!r}: it can be random or center")
+        if not 0 <= flip <= 1:
+            raise ConfigError(f"data.flip is {flip}: it is a probability, from 0 to 1")
+        self.buckets, self.crop, self.flip = buckets, crop, flip
+        self.guard = FlipGuard(flip_guard)
+        self.caption_rule = CaptionRule(caption_rule, caption_prefix)
 
-    def __post_init__(self) -> None:
-        if self.crop not in ("random", "center"):
-            raise ConfigError(f"data.crop is {self.crop!r}: it can be random or center")
-        if not 0 <= self.flip <= 1:
-            raise ConfigError(f"data.flip is {self.flip}: it is a probability, from 0 to 1")
-
-    def __call__(self, data: bytes, rng: random.Random) -> torch.Tensor:
-        """Encoded picture → uint8 [3, size, size]; every draw comes from `rng`, none from a global state."""
-        image = resize_shorter(decode(data, self.size), self.size)
-        x, y = (rng.random(), rng.random()) if self.crop == "random" else (0.5, 0.5)
-        image = crop_square(image, self.size, x, y)
-        if rng.random() < self.flip:
-            image = ImageOps.mirror(image)
-        return to_tensor(image)
-
-
-@dataclass(frozen=True)
-class Transform:
-    """From a record to an example, of one size for all records.
-
-    Args:
-        square: What is done with the picture.
-    """
-
-    square: SquareTransform
+    def __str__(self) -> str:
+        """Everything that examples depend on, for checkpoints and caches."""
+        sizes = " ".join(f"{height}x{width}" for height, width in self.buckets.sizes)
+        return f"{self.crop} crops of {sizes}, flip {self.flip:g} {self.guard}, {self.caption_rule}"
 
     def size(self, record: Record) -> tuple[int, int]:
-        """(height, width) of the record's example. Raises UndecodableImage."""
-        return (self.square.size, self.square.size)
+        """Height and width that a record will have, from the header of its picture. Raises UndecodableImage."""
+        return self.buckets.of(*probe(record.image))
 
-    def __call__(self, record: Record, size: tuple[int, int], rng: random.Random) -> dict[str, Any]:
-        """Record → {"image": uint8 [3, H, W], "caption", "key"}. Raises UndecodableImage."""
-        return {"image": self.square(record.image, rng), "caption": record.captions[0], "key": record.key}
+    def __call__(self, record: Record, size: tuple[int, int], rng: random.Random) -> Example:
+        """The example of a record without a problem, at a size. Raises UndecodableImage."""
+        x, y, flip, choice = (rng.random() for _ in range(4))  # always four, so that options do not move one another
+        if self.crop == "center":
+            x = y = 0.5
+        image = cover(decode(record.image, size), size, x, y)
+        if flip < self.flip and self.guard.allows(record.captions):
+            image = image.flip(-1)
+        return {"image": image, "caption": self.caption_rule(record.captions, choice), "key": record.key}

@@ -4,5 +4,5 @@ from torch import Tensor
 
 
 def to_signed(image: Tensor) -> Tensor:
-    """uint8 images as floats in [-1, 1]."""
-    return image.float() / 127.5 - 1
+    """uint8 images of any memory format as contiguous floats in [-1, 1]."""
+    return image.contiguous().float() / 127.5 - 1

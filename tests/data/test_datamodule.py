@@ -66,7 +66,6 @@ def test_ranks_of_torch_distributed_share_the_work(make_folder, monkeypatch):
         ("val_fraction", 0.0),
         ("val_fraction", 1.0),
         ("batch_size", 0),
-        ("image_size", 0),
         ("val_samples", 0),
         ("flip", 2.0),
     ],

@@ -16,7 +16,7 @@ def opened(root, **options) -> FolderReader:
 
 
 def captions(reader: FolderReader) -> dict[str, str]:
-    return {record.key: record.caption for record in reader.ordered(WHOLE)}
+    return {record.key: record.captions[0] for record in reader.ordered(WHOLE)}
 
 
 def test_text_files_beside_the_pictures(make_folder):

@@ -73,7 +73,7 @@ def test_same_key_in_two_shards_becomes_two_samples(make_tar, tmp_path, picture)
     for name, number in (("a", 0), ("b", 1)):
         make_tar(f"shards/{name}.tar", {"x.png": picture(number), "x.txt": name.encode()})
     assert main([str(tmp_path / "shards"), str(tmp_path / "out")]) == 0
-    assert {r.caption for r in records(ShardReader(str(tmp_path / "out" / "train"))).values()} == {"a", "b"}
+    assert {r.captions[0] for r in records(ShardReader(str(tmp_path / "out" / "train"))).values()} == {"a", "b"}
 
 
 def test_errors_are_one_line_and_exit_1(make_folder, tmp_path, capsys):

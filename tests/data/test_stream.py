@@ -8,14 +8,15 @@ from collections import Counter
 import pytest
 import torch
 
+from fluxflow.data.buckets import Buckets
 from fluxflow.data.folder import FolderReader
 from fluxflow.data.records import Part, Place
 from fluxflow.data.shards import ShardReader
 from fluxflow.data.stream import StreamLoader, TrainStream, ValidationStream, collate, outlive_signals
-from fluxflow.data.transforms import SquareTransform
+from fluxflow.data.transforms import Transform
 from fluxflow.errors import DataError
 
-RANDOM = SquareTransform(8, crop="random", flip=0.5)
+RANDOM = Transform(Buckets(8, 1), crop="random", flip=0.5)
 
 
 @pytest.fixture(params=["shards", "folder"])
@@ -62,7 +63,7 @@ def test_crop_and_flip_change_from_pass_to_pass_but_not_with_the_place(reader):
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_validation_batches_do_not_depend_on_the_workers(reader, workers):
-    stream = ValidationStream(reader, Part(), SquareTransform(8), batch_size=2)
+    stream = ValidationStream(reader, Part(), Transform(Buckets(8, 1)), batch_size=2)
     loader = StreamLoader(stream, batch_size=2, num_workers=workers, collate_fn=collate)
     expected = [record.key for record in reader.ordered(Part())]
     for _ in range(2):
@@ -71,7 +72,7 @@ def test_validation_batches_do_not_depend_on_the_workers(reader, workers):
 
 def test_validation_is_split_over_ranks_and_limited(reader):
     def shares(ranks: int, limit: int | None) -> list[list[str]]:
-        transform = SquareTransform(8)
+        transform = Transform(Buckets(8, 1))
         streams = [ValidationStream(reader, Part(), transform, 2, limit, Place(rank, ranks)) for rank in range(ranks)]
         return [keys(stream) for stream in streams]
 
