@@ -63,7 +63,7 @@ class KeysPiece:
 class TwoSizes:
     """Random crops and flips of 8 × 8, and for the keys that end in 3 wider ones."""
 
-    square: SquareTransform = SquareTransform(8, "random", 0.5)
+    square: SquareTransform = field(default_factory=lambda: SquareTransform(8, "random", 0.5))
 
     def size(self, record: Record) -> tuple[int, int]:
         return (8, 12) if record.key.endswith("3") else (8, 8)

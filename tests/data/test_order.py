@@ -11,10 +11,11 @@ from fluxflow.errors import DataError
 from tests.data.sources import Keys
 
 SIZES = {"many": (7, 5, 6, 9, 3, 8, 7), "even": (6,) * 8, "one": (29,), "few": (9, 14), "tiny": (1, 1, 1, 12)}
+WHOLE = Part()
 GRIDS = [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (3, 4)]
 
 
-def walk(reader: Keys, place: Place = ALONE, cursor=None, *, part: Part = Part(), seed: int = 0, blocks: int = 2):
+def walk(reader: Keys, place: Place = ALONE, cursor=None, *, part: Part = WHOLE, seed: int = 0, blocks: int = 2):
     return Walk(Order(reader, part, seed, place, blocks), cursor)
 
 

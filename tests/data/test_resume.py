@@ -1,6 +1,7 @@
 """A stream that is stopped and resumed is the stream that was not, to the last bit."""
 
 import itertools
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def take(data: DataModule, count: int) -> list[Batch]:
 
 def resumed(data: DataModule, states: list[dict[str, Any]]) -> DataModule:
     """A fresh DataModule that a checkpoint with a state of each rank has been loaded into."""
-    data.load_state_dict(data.state_dict() | data._identity() | {"ranks": states})
+    data.load_state_dict(data._identity() | {"ranks": states})
     return data
 
 
@@ -104,3 +105,91 @@ def test_and_so_it_is_with_workers(make, source, workers, ranks, caplog):
 @pytest.mark.parametrize("source", SOURCES)
 def test_wherever_it_stops(make, source, workers, ranks, caplog):
     check(make, source, workers, ranks, [*range(0, 27, 1 if workers == 0 else 3)], caplog)
+
+
+def told(caplog) -> str:
+    """The one warning of a resumed run."""
+    assert len(caplog.records) == 1
+    return caplog.records[0].message
+
+
+@pytest.mark.parametrize(("before", "after"), [((1, 2), (1, 0)), ((1, 0), (2, 2)), ((2, 2), (1, 3))], ids=str)
+@pytest.mark.parametrize("source", ["shards", "folder", "few shards"])
+def test_other_ranks_and_workers_do_not_repeat_the_pass(make, source, before, after, caplog):
+    """Half of the pass is shown, then the rest by others: nearly every sample comes, and nearly none twice."""
+    options = {"batch_size": 1, "val_fraction": 1e-9}
+    count = len(take_keys(make(source, **options), 60, passes=1))
+    shown, states = [], []
+    for rank in range(before[0]):
+        data = make(source, rank, before[0], num_workers=before[1], **options)
+        batches = take(data, round(count / 2 / before[0]))
+        shown += [key for batch in batches for key in batch["key"]]
+        states.append(batches[-1]["state"])
+    saved = data._identity() | {"ranks": states}
+    for rank in range(after[0]):
+        data = make(source, rank, after[0], num_workers=after[1], **options)
+        data.load_state_dict(saved)
+        shown += take_keys(data, 60, passes=1)
+    warning = told(caplog)
+    assert f"ranks was {before[0]} and is {after[0]}" in warning or before[0] == after[0]
+    repeated = sum(n - 1 for n in Counter(shown).values())
+    assert repeated <= 0.35 * count, (repeated, count)  # blocks of small sources are large shares of them
+    assert len(set(shown)) >= 0.65 * count
+
+
+def take_keys(data: DataModule, most: int, passes: int) -> list[str]:
+    """The keys of the batches up to the end of a pass."""
+    found = []
+    for batch in itertools.islice(data.train_dataloader(), most):
+        if max(int(c["progress"]) for s in batch["state"]["workers"] if s for c in s["cursors"].values()) >= passes:
+            break
+        found += batch["key"]
+    return found
+
+
+def test_samples_that_wait_survive_other_workers(make, caplog):
+    states = [batch["state"] for batch in take(make("shards", num_workers=0), 9)]
+    state = next(state for state in states if state["workers"][0]["pending"])
+    pending = sorted(state["workers"][0]["pending"])
+    data = make("shards", num_workers=2)
+    data.load_state_dict(data._identity() | {"ranks": [state]} | {"settings": make("shards")._identity()["settings"]})
+    data.train_dataloader()
+    assert data._done is not None
+    assert sorted(r for worker in data._done["workers"] for r in worker["pending"]) == pending
+    assert "workers was 1 and is 2" in told(caplog)
+
+
+def test_what_differs_is_named_and_the_run_goes_on(make, caplog):
+    before = make("shards", num_workers=0)
+    saved = before._identity() | {"ranks": [take(before, 12)[-1]["state"]]}
+    cursor = saved["ranks"][0]["workers"][0]["cursors"]["train"]
+    data = make("shards", batch_size=2, seed=7)
+    data.load_state_dict(saved)
+    batches = take(data, 3)
+    assert "batch_size was 3 and is 2; seed" in told(caplog) or "seed was 0 and is 7" in told(caplog)
+    assert len(batches[0]["key"]) == 2
+    assert batches[0]["state"]["workers"][0]["cursors"]["train"]["pass"] == cursor["pass"]
+
+
+def test_a_changed_source_begins_a_new_pass(make, caplog):
+    before = make("mixture", num_workers=0)
+    saved = before._identity() | {"ranks": [take(before, 4)[-1]["state"]]}
+    saved["sources"] = saved["sources"] | {"a": "another"}
+    data = make("mixture", num_workers=0)
+    data.load_state_dict(saved)
+    cursors = take(data, 1)[0]["state"]["workers"][0]["cursors"]
+    there = saved["ranks"][0]["workers"][0]["cursors"]
+    assert there["a"]["pass"] == 0
+    assert (cursors["a"]["pass"], cursors["a"]["block"]) == (1, 0)
+    assert cursors["b"]["pass"] == there["b"]["pass"]
+    assert "source a is not the same" in told(caplog)
+    assert "a begins a new one" in told(caplog)
+
+
+def test_the_number_of_workers_is_that_of_the_resumed_run_unless_it_is_given(make, caplog):
+    before = make("shards", num_workers=2)
+    saved = before._identity() | {"ranks": [take(before, 2)[-1]["state"]]}
+    data = make("shards", num_workers=None)
+    data.load_state_dict(saved)
+    assert len(take(data, 1)[0]["state"]["workers"]) == 2
+    assert not caplog.records

@@ -18,6 +18,8 @@ from fluxflow.data.tally import Tally
 from fluxflow.errors import DataError
 from tests.data.sources import Keys, Numbers, TwoSizes
 
+WHOLE = Part()
+
 
 @pytest.fixture(params=["shards", "folder"])
 def reader(request, make_shards, make_folder):
@@ -27,7 +29,7 @@ def reader(request, make_shards, make_folder):
     return reader
 
 
-def train(reader, *, part=Part(), batch_size=4, seed=0, **options) -> TrainStream:
+def train(reader, *, part=WHOLE, batch_size=4, seed=0, **options) -> TrainStream:
     return TrainStream({"train": Source(reader)}, part, TwoSizes(), batch_size, seed, **options)
 
 
