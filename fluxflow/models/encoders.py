@@ -135,8 +135,8 @@ class BertTextEncoder(nn.Module):
     def encode(self, captions: list[str]) -> Tensor:
         """Embeds sentences, [B, embed_dim].
 
-        On a CPU the frozen features of each caption are computed once, of it alone, and kept. Padding would leave in their
-        last bits a trace of the batch in which the caption first came, and a resumed run would differ. Elsewhere a batch
+        On a CPU the frozen features of each caption are computed once, of it alone, and kept: padding leaves in their
+        last bits a trace of the batch in which a caption first came, and a resumed run would differ. Elsewhere a batch
         is encoded as a whole.
 
         Raises:
