@@ -32,7 +32,7 @@ from PIL import Image
 
 from fluxflow.data.buckets import Buckets
 from fluxflow.data.decode import decode, decoder_name
-from fluxflow.data.records import Record
+from fluxflow.data.records import IMAGE_SUFFIXES, Record
 from fluxflow.data.stream import collate
 from fluxflow.data.transforms import Transform
 
@@ -53,7 +53,10 @@ def pink_noise(height: int, width: int, seed: int) -> Image.Image:
 
 
 def jpegs(height: int, width: int, count: int, pictures: Path | None) -> list[bytes]:
-    names = [] if pictures is None else sorted(path for path in pictures.rglob("*.*g*") if path.is_file())[:count]
+    found = [] if pictures is None else sorted(pictures.iterdir())
+    names = [path for path in found if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES][:count]
+    if pictures is not None and not names:
+        raise SystemExit(f"{pictures} holds no picture ({', '.join(IMAGE_SUFFIXES)}).")
     images = [Image.open(name).convert("RGB").resize((width, height), Image.Resampling.BICUBIC) for name in names]
     files = []
     for image in images or [pink_noise(height, width, seed) for seed in range(count)]:
