@@ -1,5 +1,6 @@
 """Pictures of what a run has learned so far: always the same ones, drawn with the averaged weights."""
 
+import statistics
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
+from torch import Tensor
 
 from fluxflow.pictures import grid, reconstruction_sheet, save_png
 from fluxflow.pipeline import FluxFlowPipeline
@@ -31,7 +33,7 @@ class Previews(Callback, ABC):
         self.folder = Path(folder)
         self.every = every
         self.count = count
-        self.images = torch.empty(0)
+        self.images: list[Tensor] = []  # uint8 [3, H, W], not all of one size
         self.captions: list[str] = []
         self._drawn = 0
 
@@ -48,8 +50,7 @@ class Previews(Callback, ABC):
             captions += batch["caption"]
             if len(captions) >= self.count:
                 break
-        if images:
-            self.images = torch.stack(images[: self.count])
+        self.images = images[: self.count]
         self.captions = captions[: self.count]
 
     def on_train_batch_end(
@@ -77,8 +78,9 @@ class Reconstructions(Previews):
 
     def draw(self, pl_module: VAELitModule, title: str) -> Image.Image:
         """Return originals, reconstructions and the PSNR of each."""
-        images = to_signed(self.images.to(pl_module.device))
-        return reconstruction_sheet(images, pl_module.latent_space.reconstruct(images), self.captions, title)
+        images = [to_signed(image.to(pl_module.device)) for image in self.images]
+        drawn = [pl_module.latent_space.reconstruct(image[None])[0] for image in images]
+        return reconstruction_sheet(images, drawn, self.captions, title)
 
 
 class Samples(Previews):
@@ -111,17 +113,25 @@ class Samples(Previews):
         self.guidance = guidance
 
     def draw(self, pl_module: FlowLitModule, title: str) -> Image.Image:
-        """Return the grid, drawn by the pipeline that users have."""
-        pipeline = FluxFlowPipeline(**pl_module.exported_model(), sample_size=self.images.shape[2:])
+        """Return the grid, drawn by the pipeline that users have.
+
+        A held-out caption is drawn at the size of its picture, a prompt at the size that most pictures have.
+        """
+        pipeline = FluxFlowPipeline(**pl_module.exported_model())
         pipeline.set_progress_bar_config(disable=True)
+        sizes = [(image.shape[1], image.shape[2]) for image in self.images]
         prompts = self.prompts or self.captions
+        if self.prompts:
+            sizes = [statistics.mode(sizes)] * len(prompts)
         rows = [
             pipeline(
                 [prompt] * len(self.seeds),
+                height=height,
+                width=width,
                 num_inference_steps=self.steps,
                 guidance_scale=self.guidance,
                 generator=[torch.Generator().manual_seed(seed) for seed in self.seeds],
             ).images
-            for prompt in prompts
+            for prompt, (height, width) in zip(prompts, sizes, strict=True)
         ]
         return grid(rows, prompts, [f"seed {seed}" for seed in self.seeds], title)
