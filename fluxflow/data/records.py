@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,13 +27,13 @@ class Record:
     Args:
         key: Name of the sample, unique in its folder or shard.
         image: Encoded picture; empty when `problem` is set.
-        caption: Its caption.
+        captions: Its captions, one at least.
         problem: Why the sample cannot be used, in a few words; empty when it can.
     """
 
     key: str
     image: bytes = b""
-    caption: str = ""
+    captions: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -75,11 +75,44 @@ class Part:
         return (int.from_bytes(digest, "big") < self.fraction * 2**64) == self.held_out
 
 
+class Piece(Protocol):
+    """What is opened at once: a shard, or a whole folder."""
+
+    @property
+    def name(self) -> str:
+        """What messages and rejected.jsonl call it: the path or URL of the tar, the folder."""
+        ...
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The keys of its records in stored order, each once."""
+        ...
+
+    def load(self, index: int) -> Record:
+        """Read the record of `keys[index]`. A bad sample has its `problem` set; nothing is raised for it."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held open."""
+
+
 class Reader(Protocol):
     """A source of records. Construction touches no file; `open` does, once, before the work starts."""
 
     def open(self) -> None:
         """Find the data. Raises DataError, naming what was looked for and what was there."""
+
+    def pieces(self) -> int:
+        """Number of pieces."""
+        ...
+
+    def piece(self, number: int) -> Piece:
+        """Open one of them. Raises DataError if it is damaged or out of reach."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A hash that changes when the source does."""
+        ...
 
     def count(self) -> int | None:
         """Number of records, or None where that would take a download."""

@@ -6,6 +6,7 @@ Nothing in a shard is unpickled or run: members are taken as bytes, by the suffi
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -24,6 +25,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from ..errors import DataError
 from .records import IMAGE_SUFFIXES, Part, Place, Record, inventory, sample_key
+from .tables import usable
 
 PICTURE = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
 WANTED = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)}|txt|json)$", re.IGNORECASE)
@@ -153,17 +155,43 @@ class ShardReader:
             return Record(key, problem=f"no picture ({', '.join(IMAGE_SUFFIXES)})")
         try:
             if self.caption_key is None and "txt" in sample:
-                caption = sample["txt"].decode("utf-8-sig").strip()
+                found = sample["txt"].decode("utf-8-sig", "surrogateescape")
             else:
-                caption = json.loads(sample.get("json", b"{}"))[self.caption_key or "caption"]
-        except KeyError:
-            wanted = f"`{self.caption_key}` in a .json" if self.caption_key else ".txt, or `caption` in a .json"
-            return Record(key, problem=f"no caption ({wanted})")
+                columns = json.loads(sample.get("json", b"{}"))
+                wanted = (self.caption_key,) if self.caption_key else ("captions", "caption")
+                found = next((columns[name] for name in wanted if name in columns), None)
         except (ValueError, TypeError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
             return Record(key, problem="caption that is no UTF-8 text or JSON object")
-        if not isinstance(caption, str):
-            return Record(key, problem="caption that is no string")
-        return Record(key, sample[suffix], caption)
+        captions, problem = usable(found if isinstance(found, list) else [found])
+        return Record(key, problem=problem) if problem else Record(key, sample[suffix], captions)
+
+    def pieces(self) -> int:
+        """Number of tars."""
+        return len(self.shards)
+
+    def piece(self, number: int) -> ShardPiece:
+        """One tar, read whole."""
+        return ShardPiece(self.shards[number], list(self._read(self.shards[number])))
+
+    def fingerprint(self) -> str:
+        """Hash of the names and sizes of the tars."""
+        sizes = [(Path(shard).name, Path(shard).stat().st_size) for shard in self.shards if not REMOTE.match(shard)]
+        return hashlib.sha256(repr((sizes, self.shards if not sizes else 0, self.caption_key)).encode()).hexdigest()
+
+
+class ShardPiece:
+    """The samples of one tar."""
+
+    def __init__(self, name: str, records: list[Record]) -> None:
+        self.name = name
+        self.keys = [record.key for record in records]
+        self._records = records
+
+    def load(self, index: int) -> Record:
+        return self._records[index]
+
+    def close(self) -> None:
+        self._records = []
 
 
 def _is_wanted(name: str) -> bool:

@@ -47,7 +47,7 @@ def make_example(record: Record, transform: SquareTransform, order: str, tally: 
         tally.skip(record.key, str(error))
         return None
     tally.accept()
-    return {"image": image, "caption": record.caption, "key": record.key}
+    return {"image": image, "caption": record.captions[0], "key": record.key}
 
 
 def with_worker(place: Place) -> Place:

@@ -1,0 +1,52 @@
+"""Aspect-ratio buckets: the sizes, all of about the same area, to one of which each picture is brought."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from math import log
+
+from ..errors import ConfigError
+
+
+class Buckets:
+    """Sizes whose sides are multiples of `multiple`, around the area of a square.
+
+    For each shorter side up to `side` there is the longest other side with which the area does not exceed side², upright
+    and lying: so an area is at most side², and less by not more than `multiple`/`side` of it. The square of `side` is
+    always among them.
+
+    Args:
+        side: Side of the square in pixels.
+        multiple: What every side is a multiple of: 2^downscales of the model.
+        max_ratio: Highest ratio of the longer to the shorter side; None or 1: the square alone.
+
+    Attributes:
+        sizes: (height, width) of every bucket, from the widest to the highest.
+
+    Raises:
+        ConfigError: For a number that cannot work.
+    """
+
+    def __init__(self, side: int, multiple: int, max_ratio: float | None = None) -> None:
+        if side < 1 or side % multiple:
+            below, above = side // multiple * multiple, (max(side, 0) // multiple + 1) * multiple
+            nearest = f"{below} or {above}" if below > 0 else f"{above}"
+            raise ConfigError(
+                f"data.image_size={side} is not a multiple of {multiple} (2^model.downscales): take {nearest}."
+            )
+        if max_ratio is not None and max_ratio < 1:
+            raise ConfigError(
+                f"data.max_aspect={max_ratio} is a ratio of the longer to the shorter side, from 1; null is for squares."
+            )
+        lying = []
+        for height in range(multiple, side + 1, multiple):
+            width = side * side // height // multiple * multiple
+            if width <= height * (max_ratio or 1):
+                lying.append((height, width))
+        self.sizes = lying + [(width, height) for height, width in reversed(lying) if width != height]
+        ratios = [log(width / height) for height, width in self.sizes]
+        self._borders = [-(a + b) / 2 for a, b in zip(ratios, ratios[1:])]  # ascending, as bisect wants
+
+    def of(self, width: int, height: int) -> tuple[int, int]:
+        """Height and width of the bucket whose ratio is nearest, on a logarithmic scale, to that of a picture."""
+        return self.sizes[bisect(self._borders, -log(width / height))]

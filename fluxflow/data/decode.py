@@ -1,0 +1,167 @@
+"""From encoded bytes to upright 8-bit RGB pixels.
+
+JPEGs go through libjpeg-turbo by way of simplejpeg, all else through Pillow. What a stranger's file may cost is known
+from its header, before any pixel is decoded. Colours are taken as sRGB: profiles are not applied.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import PIL
+import simplejpeg
+from PIL import Image
+
+MAX_PIXELS = 64_000_000
+FORMATS = ("JPEG", "PNG", "WEBP")  # named, since some of Pillow's other formats run programs
+EMPTY = "empty picture file"
+UNKNOWN = "not a JPEG, PNG or WebP picture"
+TOO_LARGE = "above 64 megapixels"
+DAMAGED = "damaged picture"
+
+ORIENTATION = 0x0112  # the EXIF tag: 1 to 8, how the stored picture is turned and mirrored to be upright
+TURNED = range(5, 9)  # the orientations whose width is stored as the height
+JPEG_START = b"\xff\xd8\xff"
+DIRECT = ("YCbCr", "RGB", "Gray")  # JPEG colours that simplejpeg turns into RGB; Pillow knows about CMYK and YCCK
+
+
+class UndecodableImage(Exception):
+    """Bytes that are no usable picture; the message is the reason, one of the few above, so that it can be counted."""
+
+
+def decoder_name() -> str:
+    """Names and versions of the decoders: what is kept of their results is stale once this changes."""
+    return f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
+
+
+def probe(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture, upright, from its header alone.
+
+    Raises:
+        UndecodableImage: For no picture, or one of more than 64 megapixels.
+    """
+    header = _jpeg_header(data)
+    if header is not None:
+        height, width, orientation = header
+    else:
+        image = _open(data)
+        (width, height), orientation = image.size, _orientation(image)
+    return (height, width) if orientation in TURNED else (width, height)
+
+
+def decode(data: bytes, least: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode a picture, transparency laid over white; of an animation the first frame.
+
+    Args:
+        data: JPEG, PNG or WebP file of at most 64 megapixels.
+        least: Height and width, upright, that will be used. A JPEG that has at least twice of both is decoded at a
+            half, quarter or eighth of its size, but never below these, which saves most of the time. None: full size.
+
+    Returns:
+        uint8 [H, W, 3], writable.
+
+    Raises:
+        UndecodableImage: For no picture, a damaged one, or one of more than 64 megapixels.
+    """
+    header = _jpeg_header(data)
+    if header is not None:
+        height, width, orientation = header
+        shape = least[::-1] if least and orientation in TURNED else least
+        factor = max((f for f in (2, 4, 8) if shape and height >= f * shape[0] and width >= f * shape[1]), default=1)
+        try:  # strict, the default: what libjpeg only warns of, such as a missing end, is an error
+            pixels = simplejpeg.decode_jpeg(data, min_height=-(-height // factor), min_width=-(-width // factor))
+        except ValueError as error:
+            raise UndecodableImage(DAMAGED) from error
+    else:
+        image = _open(data)
+        orientation = _orientation(image)
+        try:
+            pixels = _to_rgb(image)
+        except Exception as error:  # a decoder fails on a stranger's bytes in more ways than it documents
+            raise UndecodableImage(DAMAGED) from error
+    return _upright(pixels, orientation)
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, int] | None:
+    """Stored height and width and the orientation of a JPEG that simplejpeg can decode; None for all else."""
+    if not data.startswith(JPEG_START):
+        return None
+    try:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None  # to Pillow, which reads more kinds of them
+    if colors not in DIRECT:
+        return None
+    _check_size(width, height)
+    if width * height > 512 * len(data):  # a block of 8 × 8 takes a bit at least: this size is forged
+        raise UndecodableImage(DAMAGED)
+    return height, width, _orientation(_open(data)) if _has_exif(data) else 1
+
+
+def _has_exif(data: bytes) -> bool:
+    """Whether a JPEG has an EXIF segment; asked first, since Pillow takes twenty times as long to open it."""
+    start = 2
+    while data[start : start + 1] == b"\xff" and data[start + 1] != 0xDA:  # up to the start of the scan
+        if data[start + 4 : start + 10] == b"Exif\0\0":
+            return True
+        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    return False
+
+
+def _open(data: bytes) -> Image.Image:
+    """A picture whose header is read and whose size is borne, not yet decoded."""
+    if not data:
+        raise UndecodableImage(EMPTY)
+    if data[8:16] == b"WEBPVP8X":  # its canvas, which Pillow would allocate before it tells the size
+        _check_size(*(1 + int.from_bytes(data[start : start + 3], "little") for start in (24, 27)))
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise UndecodableImage(TOO_LARGE) from None
+    except Exception as error:  # as in decode
+        known = data.startswith((JPEG_START, b"\x89PNG\r\n\x1a\n")) or data[8:12] == b"WEBP"
+        raise UndecodableImage(DAMAGED if known else UNKNOWN) from error
+    _check_size(*image.size)
+    return image
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise UndecodableImage(TOO_LARGE)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8, from the header; `getexif` would decode a whole PNG to look behind its pixels."""
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif"))
+        value = exif.get(ORIENTATION, 1)
+    except Exception:  # as in decode; viewers, too, show a picture with broken EXIF as it is stored
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    image.load()
+    if image.mode.startswith("I"):  # 16 bits of grey; Pillow would clip them, not scale them
+        grey = (np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGB", rgba.size, "white")
+        image.paste(rgba, mask=rgba)
+    return np.array(image.convert("RGB"))
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn and mirror [H, W, 3] as EXIF says (CIPA DC-008, 4.6.4, tag 274)."""
+    if orientation == 1:
+        return pixels
+    if orientation in TURNED:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
