@@ -158,6 +158,8 @@ class ShardReader:
                 found = sample["txt"].decode("utf-8-sig", "surrogateescape")
             else:
                 columns = json.loads(sample.get("json", b"{}"))
+                if not isinstance(columns, dict):
+                    raise TypeError
                 wanted = (self.caption_key,) if self.caption_key else ("captions", "caption")
                 found = next((columns[name] for name in wanted if name in columns), None)
         except (ValueError, TypeError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors

@@ -71,8 +71,11 @@ def test_caption_forms(make_tar, picture):
         "dir.x/text.json": json.dumps({"caption": "unused", "plain": "plain"}).encode(),
         "json.webp": picture(1, kind="WEBP"), "json.json": json.dumps({"caption": "from json", "plain": "p"}).encode(),
     })  # fmt: skip
-    assert [(r.key, r.caption) for r in opened(tar).ordered(WHOLE)] == [("dir_x/text", "Grün"), ("json", "from json")]
-    assert [r.caption for r in opened(tar, caption_key="plain").ordered(WHOLE)] == ["plain", "p"]
+    assert [(r.key, r.captions[0]) for r in opened(tar).ordered(WHOLE)] == [
+        ("dir_x/text", "Grün"),
+        ("json", "from json"),
+    ]
+    assert [r.captions[0] for r in opened(tar, caption_key="plain").ordered(WHOLE)] == ["plain", "p"]
 
 
 def test_unusable_samples_carry_their_problem(make_tar, picture):
@@ -99,7 +102,7 @@ def test_unusable_samples_carry_their_problem(make_tar, picture):
 def test_members_of_other_kinds_are_never_read(make_tar, picture):
     bomb = b"cbuiltins\nexec\n(S'raise SystemExit'\ntR."
     tar = make_tar("a.tar", {"k.pkl": bomb, "k.pyd": bomb, "k.png": picture(0), "k.txt": b"x"})
-    assert [record.caption for record in opened(tar).ordered(WHOLE)] == ["x"]
+    assert [record.captions[0] for record in opened(tar).ordered(WHOLE)] == ["x"]
 
 
 @pytest.mark.parametrize("url", ["pipe:touch pwned", "file:/etc/passwd", "hf://x/y.tar", "https://x/y'; ls'.tar"])
