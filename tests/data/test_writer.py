@@ -39,7 +39,8 @@ def test_a_failure_leaves_nothing(tmp_path):
             assert len(list(tmp_path.iterdir())) == 1
             raise ZeroDivisionError
 
-    pytest.raises(ZeroDivisionError, fail)
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 
