@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
+from itertools import pairwise
 from math import log
 
 from ..errors import ConfigError
@@ -11,9 +12,9 @@ from ..errors import ConfigError
 class Buckets:
     """Sizes whose sides are multiples of `multiple`, around the area of a square.
 
-    For each shorter side up to `side` there is the longest other side with which the area does not exceed side², upright
-    and lying: so an area is at most side², and less by not more than `multiple`/`side` of it. The square of `side` is
-    always among them.
+    For each shorter side up to `side` there is the longest other side with which the area does not exceed side²,
+    upright and lying: so an area is at most side², and less than `multiple`/`side` of it below. The square of `side`
+    is always among them.
 
     Args:
         side: Side of the square in pixels.
@@ -34,10 +35,8 @@ class Buckets:
             raise ConfigError(
                 f"data.image_size={side} is not a multiple of {multiple} (2^model.downscales): take {nearest}."
             )
-        if max_ratio is not None and max_ratio < 1:
-            raise ConfigError(
-                f"data.max_aspect={max_ratio} is a ratio of the longer to the shorter side, from 1; null is for squares."
-            )
+        if max_ratio is not None and not (isinstance(max_ratio, int | float) and max_ratio >= 1):
+            raise ConfigError(f"data.max_aspect={max_ratio} must be a ratio from 1 (longer to shorter side), or null.")
         lying = []
         for height in range(multiple, side + 1, multiple):
             width = side * side // height // multiple * multiple
@@ -45,7 +44,7 @@ class Buckets:
                 lying.append((height, width))
         self.sizes = lying + [(width, height) for height, width in reversed(lying) if width != height]
         ratios = [log(width / height) for height, width in self.sizes]
-        self._borders = [-(a + b) / 2 for a, b in zip(ratios, ratios[1:])]  # ascending, as bisect wants
+        self._borders = [-(a + b) / 2 for a, b in pairwise(ratios)]  # ascending, as bisect wants
 
     def of(self, width: int, height: int) -> tuple[int, int]:
         """Height and width of the bucket whose ratio is nearest, on a logarithmic scale, to that of a picture."""

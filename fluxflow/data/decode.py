@@ -14,6 +14,7 @@ import simplejpeg
 from PIL import Image
 
 MAX_PIXELS = 64_000_000
+BAND_PIXELS = 2**20
 FORMATS = ("JPEG", "PNG", "WEBP")  # named, since some of Pillow's other formats run programs
 EMPTY = "empty picture file"
 UNKNOWN = "not a JPEG, PNG or WebP picture"
@@ -77,7 +78,7 @@ def decode(data: bytes, least: tuple[int, int] | None = None) -> np.ndarray:
         image = _open(data)
         orientation = _orientation(image)
         try:
-            pixels = _to_rgb(image)
+            pixels = _pixels(image)
         except Exception as error:  # a decoder fails on a stranger's bytes in more ways than it documents
             raise UndecodableImage(DAMAGED) from error
     return _upright(pixels, orientation)
@@ -88,11 +89,12 @@ def _jpeg_header(data: bytes) -> tuple[int, int, int] | None:
     if not data.startswith(JPEG_START):
         return None
     try:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+        *shape, colors, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None  # to Pillow, which reads more kinds of them
     if colors not in DIRECT:
         return None
+    height, width = map(int, shape)
     _check_size(width, height)
     if width * height > 512 * len(data):  # a block of 8 × 8 takes a bit at least: this size is forged
         raise UndecodableImage(DAMAGED)
@@ -135,23 +137,33 @@ def _orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8, from the header; `getexif` would decode a whole PNG to look behind its pixels."""
     exif = Image.Exif()
     try:
-        exif.load(image.info.get("exif"))
+        exif.load(image.info.get("exif", b""))
         value = exif.get(ORIENTATION, 1)
     except Exception:  # as in decode; viewers, too, show a picture with broken EXIF as it is stored
         return 1
     return value if value in range(1, 9) else 1
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def _pixels(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W, 3], converted by bands: a picture near the cap is never held three times over."""
     image.load()
+    rows = max(1, BAND_PIXELS // image.width)
+    bands = [(0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)]
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for band in bands:
+        pixels[band[1] : band[3]] = _to_rgb(image.crop(band))
+    return pixels
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16 bits of grey; Pillow would clip them, not scale them
         grey = (np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        return grey[:, :, None]
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.new("RGB", rgba.size, "white")
         image.paste(rgba, mask=rgba)
-    return np.array(image.convert("RGB"))
+    return np.asarray(image.convert("RGB"))
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

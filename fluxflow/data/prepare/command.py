@@ -33,7 +33,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--caption-lines", action="store_true", help="each line of a .txt is a caption; else the .txt is one")
     add("--size", type=_number(1), help="shrink the shorter side to this many pixels")
     add("--crop", action="store_true", help="crop the centre to a square")
-    add("--format", choices=FORMATS, help="rewrite all pictures (default: webp for those that change)")
+    add("--format", choices=FORMATS, help="rewrite all pictures (default: jpg for those that change)")
     add("--quality", type=_number(1, 100), default=90, help="of jpg and webp (%(default)s)")
     add("--min-size", type=_number(1), default=1, metavar="PIXELS", help="reject pictures whose shorter side is below")
     add("--drop-duplicates", type=_number(0, 32), nargs="?", const=3, metavar="BITS", help="reject near duplicates: "

@@ -21,7 +21,7 @@ class Encoding:
     Args:
         size: Highest length of the shorter side in pixels, None to keep it.
         crop: Whether to crop the centre to a square.
-        format: "jpg", "png" or "webp"; None: webp for pictures that change, else as they are.
+        format: "jpg", "png" or "webp"; None: jpg, which decodes fastest, for pictures that change, else as they are.
         quality: Quality for jpg and webp, 1 to 100.
     """
 
@@ -49,7 +49,7 @@ class Encoding:
             image = image.crop((left, top, left + side, top + side))
         if self.format is None and image is original:
             return data, suffix(data), image.size
-        name, output = self.format or "webp", io.BytesIO()
+        name, output = self.format or "jpg", io.BytesIO()
         options = {"jpg": {"quality": self.quality}, "png": {}, "webp": {"quality": self.quality, "method": 6}}[name]
         image.save(output, PILLOW_NAMES[name], **options)
         return output.getvalue(), name, image.size

@@ -14,7 +14,7 @@ class Options:
     Args:
         size: Highest length of the shorter side in pixels; None: as it is.
         crop: Whether to crop the centre to a square.
-        format: "jpg", "png" or "webp"; None: webp for pictures that change.
+        format: "jpg", "png" or "webp"; None: jpg for pictures that change.
         quality: For jpg and webp, 1 to 100.
         min_size: Lowest length of the shorter side in pixels.
         drop_duplicates: Highest number of bits (of 64) in which near duplicates differ; None: all stay.
