@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from fluxflow.data.folder import FolderReader
-from fluxflow.data.records import ALONE, Part, Place
+from fluxflow.data.records import ALONE, Part, Place, Record
 from fluxflow.errors import DataError
 
 WHOLE = Part()
@@ -17,8 +17,13 @@ def opened(root, **options) -> FolderReader:
     return reader
 
 
+def everything(reader: FolderReader) -> list[Record]:
+    piece = reader.piece(0)
+    return [piece.load(index) for index in range(len(piece.keys))]
+
+
 def captions(reader: FolderReader) -> dict[str, str]:
-    return {record.key: "|".join(record.captions) for record in reader.ordered(WHOLE)}
+    return {record.key: "|".join(record.captions) for record in everything(reader)}
 
 
 def test_text_files_beside_the_pictures(make_folder):
@@ -73,7 +78,7 @@ def test_pictures_without_a_caption_carry_their_problem(make_folder):
     root = make_folder(3)
     (root / "p.1.txt").unlink()
     (root / "even" / "p.2.txt").write_bytes(b"\xff\xff")
-    problems = {record.key: record.problem for record in opened(root).ordered(WHOLE)}
+    problems = {record.key: record.problem for record in everything(opened(root))}
     assert problems == {"p_1": "no caption", "even/p_0": "", "even/p_2": "caption that is no UTF-8 text"}
 
 
@@ -99,7 +104,7 @@ def test_missing_data_is_named(tmp_path, make_folder, make_shards, write_jsonl):
 def test_text_of_another_encoding_spoils_its_own_picture(make_folder):
     root = make_folder(2)
     (root / "a.csv").write_bytes("file,text\np.1.png,grün\neven/p.0.png,rot\n".encode("latin-1"))
-    problems = {record.key: record.problem for record in opened(root).ordered(WHOLE)}
+    problems = {record.key: record.problem for record in everything(opened(root))}
     assert problems == {"p_1": "caption that is no UTF-8 text", "even/p_0": ""}
 
 
@@ -110,7 +115,7 @@ def test_a_text_file_is_one_caption_unless_lines_are_asked_for(make_folder):
     assert captions(opened(root, caption_lines=True)) == {"even/p_0": "one|two|three"}
     for lines in (False, True):
         (root / "even" / "p.0.txt").write_text(" \n")
-        (record,) = opened(root, caption_lines=lines).ordered(WHOLE)
+        (record,) = everything(opened(root, caption_lines=lines))
         assert record.problem == "empty caption"
 
 
@@ -126,15 +131,15 @@ def test_one_piece_with_random_access(make_folder):
     reader = opened(make_folder(4))
     assert reader.pieces() == 1
     piece = reader.piece(0)
-    assert [piece.load(i) for i in (3, 0, 2, 1)] == [list(reader.ordered(WHOLE))[i] for i in (3, 0, 2, 1)]
-    assert list(piece.keys) == [record.key for record in reader.ordered(WHOLE)]
+    assert [piece.load(i) for i in (3, 0, 2, 1)] == [everything(reader)[i] for i in (3, 0, 2, 1)]
+    assert list(piece.keys) == [record.key for record in everything(reader)]
     assert piece.load(0, first=5).image == piece.load(0).image[:5]
 
 
 def test_a_vanished_picture_is_a_problem_of_its_own(make_folder):
     reader = opened(make_folder(2))
     (reader.root / "p.1.png").unlink()
-    assert [record.problem for record in reader.ordered(WHOLE)] == ["", "unreadable file (No such file or directory)"]
+    assert [record.problem for record in everything(reader)] == ["", "unreadable file (No such file or directory)"]
 
 
 def test_file_names_that_are_no_utf8_give_keys_that_are(make_folder, picture):

@@ -112,6 +112,14 @@ def test_errors_are_one_line_and_exit_1(make_folder, make_shards, tmp_path, prep
     assert not (tmp_path / "out").exists()
 
 
+def test_a_shard_that_is_none_stops_the_run_before_anything_is_written(make_shards, tmp_path, prepare, files, capsys):
+    shards = make_shards(3, 8)
+    (shards / "01.tar").write_bytes(b"no tar" * 2000)
+    assert prepare(shards, tmp_path / "out") == 1
+    assert "01.tar" in capsys.readouterr().err.splitlines()[-1]
+    assert not [name for name in files(tmp_path / "out") if name.endswith(".tar")]
+
+
 def test_no_usable_sample_is_an_error(make_folder, tmp_path, prepare, capsys):
     folder = make_folder(2)
     for path in folder.rglob("*.png"):
