@@ -68,9 +68,9 @@ def roots(names: set[str] | frozenset[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def foreign(module: str) -> set[str]:
+def foreign(module: str, on_demand: bool = True) -> set[str]:
     """The third-party packages that a module names."""
-    return roots(imports(module)) - set(sys.stdlib_module_names) - {"fluxflow"}
+    return roots(imports(module, on_demand)) - set(sys.stdlib_module_names) - {"fluxflow"}
 
 
 def inside(package: str) -> list[str]:
@@ -149,10 +149,20 @@ def test_torchvision_is_never_imported():
     assert importers("torchvision") == set()
 
 
+def requirements(listed: list[str]) -> set[str]:
+    return {re.split(r"[<>=!~\[ ]", requirement)[0].replace("-", "_") for requirement in listed}
+
+
 def test_what_is_imported_is_declared():
-    """Required dependencies cover all imports of the package: a transitive one may leave with the next release."""
+    """Required dependencies cover all imports of the package: a transitive one may leave with the next release.
+
+    What a function imports on demand may also come with an extra.
+    """
     tomllib = pytest.importorskip("tomllib")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {re.split(r"[<>=!~\[ ]", requirement)[0].replace("-", "_") for requirement in project["dependencies"]}
-    imported = {DISTRIBUTIONS.get(name, name).replace("-", "_") for module in MODULES for name in foreign(module)}
-    assert imported <= declared
+    extras = [extra for name, extra in project["optional-dependencies"].items() if name != "dev"]
+    declared = {False: requirements(project["dependencies"])}
+    declared[True] = declared[False].union(*map(requirements, extras))
+    for on_demand, known in declared.items():
+        names = {name for module in MODULES for name in foreign(module, on_demand)}
+        assert {DISTRIBUTIONS.get(name, name).replace("-", "_") for name in names} <= known

@@ -1,54 +1,70 @@
-"""Progress of a long loop: rich on a terminal, a plain line every few seconds elsewhere."""
+"""Progress of long work: rich on a terminal, a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
-
-T = TypeVar("T")
 
 
-def with_progress(items: Iterable[T], total: int | None, every: float = 5.0) -> Iterator[T]:
-    """Pass items on and report rate and time left on stderr.
+class Progress:
+    """Reports amount, rate and time left on stderr, as a context manager.
 
     Args:
-        items: What the loop goes over.
-        total: How many there are, None if that is not known.
+        name: What is being done.
+        unit: What is counted.
+        total: How many there are.
         every: Seconds between two plain lines.
     """
-    if sys.stderr.isatty() and importlib.util.find_spec("rich"):
-        yield from _rich(items, total)
-    else:
-        yield from _plain(items, total, every)
 
+    def __init__(self, name: str, unit: str, total: int, every: float = 5.0) -> None:
+        self.name = name
+        self.unit = unit
+        self.total = total
+        self.every = every
+        self.done = self.earlier = 0
+        self.start = self.last = time.monotonic()
+        self._rich = None
+        if sys.stderr.isatty() and importlib.util.find_spec("rich"):
+            from rich import progress
+            from rich.console import Console
 
-def _rich(items: Iterable[T], total: int | None) -> Iterator[T]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+            columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn(),
+                       progress.TaskProgressColumn(show_speed=True), progress.TimeRemainingColumn())  # fmt: skip
+            self._rich = progress.Progress(*columns, console=Console(stderr=True))
+            self._task = self._rich.add_task(name, total=total)
 
-    columns = (BarColumn(), MofNCompleteColumn(), TaskProgressColumn(show_speed=True), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield from bar.track(items, total=total)
+    def __enter__(self) -> Progress:
+        if self._rich is not None:
+            self._rich.start()
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+        else:
+            self._line()
 
-def _plain(items: Iterable[T], total: int | None, every: float) -> Iterator[T]:
-    start = last = time.monotonic()
-    done = 0
-    for done, item in enumerate(items, start=1):
-        yield item
-        now = time.monotonic()
-        if now - last >= every:
-            last = now
-            _line(done, total, now - start)
-    _line(done, total, time.monotonic() - start)
+    def advance(self, number: int, earlier: bool = False) -> None:
+        """Count work.
 
+        Args:
+            number: Of units that are done now.
+            earlier: Whether an earlier run did them, so that they say nothing of the rate.
+        """
+        self.done += number
+        self.earlier += number if earlier else 0
+        if self._rich is not None and earlier:
+            self._rich.reset(self._task, completed=self.done)
+        elif self._rich is not None:
+            self._rich.advance(self._task, number)
+        elif time.monotonic() - self.last >= self.every:
+            self.last = time.monotonic()
+            self._line()
 
-def _line(done: int, total: int | None, seconds: float) -> None:
-    rate = done / max(seconds, 1e-9)
-    line = f"{done}{f'/{total}' if total else ''} samples, {rate:.0f}/s"
-    if total and rate:
-        line += f", {max(total - done, 0) / rate:.0f} s left"
-    print(line, file=sys.stderr, flush=True)
+    def _line(self) -> None:
+        rate = (self.done - self.earlier) / max(time.monotonic() - self.start, 1e-9)
+        line = f"{self.name}: {self.done}/{self.total} {self.unit}, {rate:.0f}/s"
+        if rate and self.done < self.total:
+            line += f", {(self.total - self.done) / rate:.0f} s left"
+        print(line, file=sys.stderr, flush=True)

@@ -1,60 +1,104 @@
-"""Writing shards: tars whose bytes depend on their content alone."""
+"""Writing a shard: a tar whose bytes depend on its content alone."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import DataError
 
 
 class ShardWriter:
-    """Writes samples into numbered tars of a folder, as a context manager.
+    """Writes samples into one tar, as a context manager.
 
-    The folder and each tar come into being with their first sample; a tar gets its name when it is complete.
+    The tar comes into being with its first sample, and has its name only when it is complete and on the disk.
 
     Args:
-        folder: Where the tars go.
-        shard_samples: Samples a tar.
+        path: Of the tar. Its folder is made.
+
+    Raises:
+        DataError: If it cannot be written, by whatever is called first to find out.
     """
 
-    def __init__(self, folder: Path, shard_samples: int) -> None:
-        self.folder = folder
-        self.shard_samples = shard_samples
-        self.written = 0
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.samples = 0
         self._tar: tarfile.TarFile | None = None
-        self._path = folder
+        self._file: _Hashed | None = None
+        self._part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may make the same shard
 
     def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._finish()
-        elif self._tar is not None:
-            self._tar.close()
+        if self._tar is None or self._file is None:
+            return
+        with self._named():
+            if kind is None:
+                self._tar.close()
+                self._file.sync()
+                self._part.replace(self.path)
+            else:
+                self._file.close()
+                self._part.unlink()
 
     def write(self, key: str, files: dict[str, bytes]) -> None:
         """Append one sample: a member `key.suffix` for each suffix and content in `files`."""
-        if self._tar is None or self.written % self.shard_samples == 0:
-            self._finish()
-            self._tar = self._begin()
-        for suffix, content in files.items():
-            member = tarfile.TarInfo(f"{key}.{suffix}")  # its time, owner and mode are constants
-            member.size = len(content)
-            self._tar.addfile(member, io.BytesIO(content))
-        self.written += 1
+        with self._named():
+            self._tar = self._tar or self._begin()
+            for suffix, content in files.items():
+                member = tarfile.TarInfo(f"{key}.{suffix}")  # its time, owner and mode are constants
+                member.size = len(content)
+                self._tar.addfile(member, io.BytesIO(content))
+        self.samples += 1
 
     def _begin(self) -> tarfile.TarFile:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._path = self.folder / f"{self.written // self.shard_samples:05d}.tar"
-        return tarfile.open(self._partial, "w", format=tarfile.PAX_FORMAT)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = _Hashed(self._part.open("wb"))
+        return tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # type: ignore[arg-type]
 
-    def _finish(self) -> None:
-        if self._tar is not None:
-            self._tar.close()
-            self._partial.replace(self._path)
-            self._tar = None
+    def entry(self) -> dict[str, object]:
+        """What the index says of a tar that is complete; empty if it has no sample."""
+        if self._file is None:
+            return {}
+        digest = self._file.digest.hexdigest()
+        return {"name": self.path.name, "samples": self.samples, "bytes": self._file.bytes, "sha256": digest}
 
-    @property
-    def _partial(self) -> Path:
-        return self._path.with_suffix(".part")
+    @contextlib.contextmanager
+    def _named(self):
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"{self.path} cannot be written: {reason}. Mend that and run the same command again: it "
+                            "goes on where it stopped.") from error  # fmt: skip
+
+
+class _Hashed:
+    """A file that counts and hashes what is written into it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.digest = hashlib.sha256()
+        self.bytes = 0
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.bytes += len(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,9 +1,11 @@
 import itertools
+import json
+import shutil
 
 import pytest
 
 from fluxflow.data.folder import FolderReader
-from fluxflow.data.records import ALONE, Part, Place
+from fluxflow.data.records import ALONE, Part, Place, Record
 from fluxflow.errors import DataError
 
 WHOLE = Part()
@@ -15,8 +17,13 @@ def opened(root, **options) -> FolderReader:
     return reader
 
 
+def everything(reader: FolderReader) -> list[Record]:
+    piece = reader.piece(0)
+    return [piece.load(index) for index in range(len(piece.keys))]
+
+
 def captions(reader: FolderReader) -> dict[str, str]:
-    return {record.key: record.captions[0] for record in reader.ordered(WHOLE)}
+    return {record.key: "|".join(record.captions) for record in everything(reader)}
 
 
 def test_text_files_beside_the_pictures(make_folder):
@@ -71,7 +78,7 @@ def test_pictures_without_a_caption_carry_their_problem(make_folder):
     root = make_folder(3)
     (root / "p.1.txt").unlink()
     (root / "even" / "p.2.txt").write_bytes(b"\xff\xff")
-    problems = {record.key: record.problem for record in opened(root).ordered(WHOLE)}
+    problems = {record.key: record.problem for record in everything(opened(root))}
     assert problems == {"p_1": "no caption", "even/p_0": "", "even/p_2": "caption that is no UTF-8 text"}
 
 
@@ -94,27 +101,68 @@ def test_missing_data_is_named(tmp_path, make_folder, make_shards, write_jsonl):
         opened(bare)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.csv", "name,text\nx,y\n", "line 2: it needs file_name or file or image"),
-        ("a.csv", "file,label\nx,y\n", "text or caption; it has file, label"),
-        ("metadata.jsonl", '{"file_name": "x", "text": "y"}\n{', "line 2 is no JSON"),
-        ("metadata.jsonl", "[]\n", "line 1 is no JSON object"),
-    ],
-)
-def test_broken_tables_are_named(make_folder, name, content, message):
+def test_text_of_another_encoding_spoils_its_own_picture(make_folder):
     root = make_folder(2)
-    (root / name).write_text(content)
-    with pytest.raises(DataError, match=message):
-        opened(root)
+    (root / "a.csv").write_bytes("file,text\np.1.png,grün\neven/p.0.png,rot\n".encode("latin-1"))
+    problems = {record.key: record.problem for record in everything(opened(root))}
+    assert problems == {"p_1": "caption that is no UTF-8 text", "even/p_0": ""}
 
 
-def test_tables_of_another_encoding_are_named(make_folder):
+def test_a_text_file_is_one_caption_unless_lines_are_asked_for(make_folder):
+    root = make_folder(1)
+    (root / "even" / "p.0.txt").write_text("one\ntwo\n\n three\n")
+    assert captions(opened(root)) == {"even/p_0": "one\ntwo\n\n three"}
+    assert captions(opened(root, caption_lines=True)) == {"even/p_0": "one|two|three"}
+    for lines in (False, True):
+        (root / "even" / "p.0.txt").write_text(" \n")
+        (record,) = everything(opened(root, caption_lines=lines))
+        assert record.problem == "empty caption"
+
+
+def test_a_named_table_may_lie_elsewhere(make_folder, tmp_path):
+    coco = {"images": [{"id": 1, "file_name": "p.1.png"}],
+            "annotations": [{"image_id": 1, "caption": "b"}, {"image_id": 1, "caption": "a"}]}  # fmt: skip
+    (tmp_path / "captions.json").write_text(json.dumps(coco))
     root = make_folder(2)
-    (root / "a.csv").write_bytes("file,text\np.1.png,grün\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"a\.csv cannot be read as UTF-8"):
-        opened(root)
+    assert captions(opened(root, captions=str(tmp_path / "captions.json"))) == {"p_1": "b|a", "even/p_0": "caption 0"}
+
+
+def test_one_piece_with_random_access(make_folder):
+    reader = opened(make_folder(4))
+    assert reader.pieces() == 1
+    piece = reader.piece(0)
+    assert [piece.load(i) for i in (3, 0, 2, 1)] == [everything(reader)[i] for i in (3, 0, 2, 1)]
+    assert list(piece.keys) == [record.key for record in everything(reader)]
+    assert piece.load(0, first=5).image == piece.load(0).image[:5]
+
+
+def test_a_vanished_picture_is_a_problem_of_its_own(make_folder):
+    reader = opened(make_folder(2))
+    (reader.root / "p.1.png").unlink()
+    assert [record.problem for record in everything(reader)] == ["", "unreadable file (No such file or directory)"]
+
+
+def test_file_names_that_are_no_utf8_give_keys_that_are(make_folder, picture):
+    root = make_folder(1)
+    (root / "gr\udcfcn.png").write_bytes(picture(3))
+    (root / "gr\udcfcn.txt").write_text("green")
+    assert captions(opened(root)) == {"even/p_0": "caption 0", "gr_n": "green"}
+
+
+def test_fingerprint_follows_the_content_and_not_the_place(make_folder, tmp_path, write_jsonl):
+    root = make_folder(3)
+    seen = {opened(root).fingerprint()}
+    shutil.copytree(root, tmp_path / "copy")
+    assert opened(tmp_path / "copy").fingerprint() in seen
+    changes = [lambda: (root / "p.1.txt").write_text("a longer caption"),
+               lambda: (root / "p.1.png").rename(root / "q.png"),
+               lambda: (root / "q.png").write_bytes(b"x"),
+               lambda: write_jsonl(root / "metadata.jsonl", [{"file_name": "q.png", "text": "x"}]),
+               lambda: write_jsonl(root / "metadata.jsonl", [{"file_name": "q.png", "text": "y"}])]  # fmt: skip
+    for number, change in enumerate(changes, start=2):
+        change()
+        seen.add(opened(root).fingerprint())
+        assert len(seen) == number
 
 
 def test_hidden_files_are_no_pictures(make_folder, picture):

@@ -1,0 +1,108 @@
+"""From an opened source to shards, step by step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...errors import DataError
+from ..folder import FolderReader
+from ..progress import Progress
+from ..records import Reader
+from .options import Options
+from .plan import Plan, make_plan
+from .report import PARTS, make_index, make_report, render
+from .scan import Job, chunks, scan
+from .state import REPORT, claimed
+from .work import Workers, put, put_text
+from .writing import write_shard
+
+VERSION = 1  # of what the same source and options give
+
+
+def prepare(reader: Reader, out: Path, options: Options, processes: int = 1) -> str:
+    """Write a source as shards into out/train and out/val, with their index.json, rejected.jsonl and report.json.
+
+    Args:
+        reader: Opened source.
+        out: Folder that is new, empty, or that of a run with the same source and options, which then goes on.
+        options: What decides the output.
+        processes: That look and write at a time; the output does not depend on them.
+
+    Returns:
+        The report, for people.
+
+    Raises:
+        DataError: If `out` belongs to something else or cannot be written, or no sample is usable.
+    """
+    plan_id = {"version": VERSION, "source": reader.fingerprint(), "options": asdict(options)}
+    with claimed(out, plan_id) as state:
+        if not (out / REPORT).is_file():
+            with Workers(Job(reader, options, out), processes) as workers:
+                plan = make_plan(_scan(workers, reader, state / "scan"), options)
+                results = _write(workers, plan, out, state / "shards")
+            rejected = plan.rejected + _rows_without_picture(reader)
+            rejected += [sample for result in results.values() for sample in result["rejected"]]
+            _finish(reader, out, options, plan_id, results, rejected)
+        shutil.rmtree(state)
+    return render(json.loads((out / REPORT).read_text("utf-8")), out)
+
+
+def _scan(workers: Workers, reader: Reader, state: Path) -> list[tuple[int, dict]]:
+    pieces, found = chunks(reader), {}
+    counted = len(reader.piece(0).keys) if reader.pieces() == 1 else len(pieces)
+    with Progress("looking", "samples" if reader.pieces() == 1 else "shards", counted) as progress:
+        for name, result, earlier in workers.run(scan, pieces, state):
+            found[name] = result
+            progress.advance(len(result["keys"]) if reader.pieces() == 1 else 1, earlier)
+    return [(pieces[name][0], found[name]) for name in sorted(found)]
+
+
+def _write(workers: Workers, plan: Plan, out: Path, state: Path) -> dict[str, dict]:
+    """The result of each shard, by its path below the output."""
+    paths = {path.replace("/", "-").removesuffix(".tar"): path for path in plan.shards}
+    for name, path in paths.items():
+        _forget_if_gone(state / f"{name}.json", out / path)
+    results = {}
+    with Progress("writing", "samples", sum(map(len, plan.shards.values()))) as progress:
+        work = {name: (path, plan.shards[path]) for name, path in paths.items()}
+        for name, result, earlier in workers.run(write_shard, work, state):
+            results[paths[name]] = result
+            progress.advance(len(plan.shards[paths[name]]), earlier)
+    return dict(sorted(results.items()))
+
+
+def _forget_if_gone(result: Path, tar: Path) -> None:
+    """Make a shard again whose tar does not have the size that was noted."""
+    if result.exists():
+        entry = json.loads(result.read_text("utf-8"))["entry"]
+        if entry and not (tar.is_file() and tar.stat().st_size == entry["bytes"]):
+            result.unlink()
+
+
+def _rows_without_picture(reader: Reader) -> list[dict[str, str]]:
+    rows = reader.rows_without_picture if isinstance(reader, FolderReader) else []
+    return [{"source": row, "key": "", "reason": "caption of a picture that is not there"} for row in rows]
+
+
+def _finish(
+    reader: Reader, out: Path, options: Options, plan_id: dict[str, Any], results: dict[str, dict], rejected: list
+) -> None:
+    """Write what describes the shards; the report last, since it says that all is done."""
+    rejected = sorted(rejected, key=lambda sample: (sample["source"], sample["key"]))
+    put_text(out / "rejected.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in rejected))
+    if not any(result["entry"] for result in results.values()):
+        first = ", ".join(f"{sample['source']} ({sample['reason']})" for sample in rejected[:3])
+        raise DataError(
+            f"None of the {len(rejected)} samples is usable: {first} …; {out / 'rejected.jsonl'} names all."
+        )
+    for part in PARTS:
+        index = make_index(results, part)
+        if index["samples"]:
+            put(out / part / "index.json", index)
+    report = make_report(results, rejected, options)
+    passed = reader.other_files if isinstance(reader, FolderReader) else {}
+    put(out / REPORT, {"version": VERSION, **report, "passed_over": dict(sorted(passed.items())), "plan": plan_id})

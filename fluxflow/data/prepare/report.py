@@ -1,0 +1,138 @@
+"""Adding up what was written: the index of each part, the report as JSON and as text."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..buckets import Buckets
+from .lengths import quantiles, summary
+from .options import Options
+
+PARTS = ("train", "val")
+MULTIPLE = 16  # of the buckets' sides in pixels: that of model=default
+MAX_RATIO = 2.0
+NAMED = 3  # rejected samples of a reason
+ROWS = 12  # of the table of buckets
+
+
+def make_index(results: dict[str, dict], part: str) -> dict[str, Any]:
+    """The index of a part: its shards and the sizes of its pictures.
+
+    Args:
+        results: Of writing each shard, by path below the output.
+        part: "train" or "val".
+    """
+    own = [results[name] for name in sorted(results) if name.startswith(f"{part}/")]
+    shards = [result["entry"] for result in own if result["entry"]]
+    return {
+        "version": 1,
+        "samples": sum(shard["samples"] for shard in shards),
+        "bytes": sum(shard["bytes"] for shard in shards),
+        "shards": shards,
+        "sizes": _added(result["sizes"] for result in own),
+    }
+
+
+def make_report(results: dict[str, dict], rejected: list[dict[str, str]], options: Options) -> dict[str, Any]:
+    """What report.json says, of at least one written sample."""
+    indices = {part: make_index(results, part) for part in PARTS}
+    sizes = {_size(name): count for name, count in _added(index["sizes"] for index in indices.values()).items()}
+    lengths = {int(length): n for length, n in _added(result["lengths"] for result in results.values()).items()}
+    return {
+        "samples": {part: index["samples"] for part, index in indices.items()},
+        "shards": {part: len(index["shards"]) for part, index in indices.items()},
+        "bytes": {part: index["bytes"] for part, index in indices.items()},
+        "shorter_side": quantiles(_counted((min(size), count) for size, count in sizes.items())),
+        "longer_side": quantiles(_counted((max(size), count) for size, count in sizes.items())),
+        "buckets": _buckets(sizes, options.buckets),
+        "captions": summary(lengths, options.tokenizer),
+        "rejected": dict(sorted(Counter(sample["reason"] for sample in rejected).items())),
+    }
+
+
+def _added(histograms: Iterable[dict[str, int]]) -> dict[str, int]:
+    return dict(sorted(_counted(item for histogram in histograms for item in histogram.items()).items()))
+
+
+def _counted(items: Iterable[tuple[Any, int]]) -> Counter[Any]:
+    total: Counter[Any] = Counter()
+    for value, count in items:
+        total[value] += count
+    return total
+
+
+def _size(name: str) -> tuple[int, int]:
+    width, height = name.split("x")
+    return int(width), int(height)
+
+
+def _buckets(sizes: dict[tuple[int, int], int], side: int) -> dict[str, Any]:
+    """Into which buckets pictures of these (width, height) fall, and how many would be enlarged to fill theirs."""
+    buckets, counts, enlarged = Buckets(side, MULTIPLE, MAX_RATIO), Counter(), 0
+    for (width, height), count in sizes.items():
+        bucket_height, bucket_width = buckets.of(width, height)
+        counts[f"{bucket_width}x{bucket_height}"] += count
+        enlarged += count if width < bucket_width or height < bucket_height else 0
+    return {"side": side, "multiple": MULTIPLE, "max_ratio": MAX_RATIO, "enlarged": enlarged,
+            "samples": dict(sorted(counts.items()))}  # fmt: skip
+
+
+def render(report: dict[str, Any], out: Path) -> str:
+    """The report for people."""
+    return "\n".join(_lines(report, out))
+
+
+def _lines(report: dict[str, Any], out: Path) -> Iterator[str]:
+    total = sum(report["samples"].values())
+    for part in PARTS:
+        if report["samples"][part]:
+            yield (f"{out / part}: {report['samples'][part]:,} samples in {report['shards'][part]:,} shards, "
+                   f"{report['bytes'][part] / 1e6:,.1f} MB")  # fmt: skip
+    for name in ("shorter_side", "longer_side"):
+        side = report[name]
+        yield f"{name.replace('_', ' ')}: {side['least']} to {side['most']} pixels, median {side['median']}"
+    yield from _bucket_lines(report["buckets"], total)
+    yield _caption_line(report["captions"])
+    yield from _rejected_lines(report["rejected"], out)
+    if report["passed_over"]:
+        kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in report["passed_over"].items())
+        yield f"passed over, being neither pictures nor captions: {kinds}"
+    val = f" data.val={out / 'val'}" if report["samples"]["val"] else ""
+    yield f"To train on them: data=shards data.train={out / 'train'}{val}"
+
+
+def _bucket_lines(buckets: dict[str, Any], total: int) -> Iterator[str]:
+    samples = sorted(buckets["samples"].items(), key=lambda item: (-item[1], item[0]))
+    yield (f"buckets of {buckets['side']}² pixels in multiples of {buckets['multiple']}, "
+           f"for which {buckets['enlarged']:,} ({buckets['enlarged'] / total:.1%}) are enlarged:")  # fmt: skip
+    for name, count in samples[:ROWS]:
+        yield f"  {name.replace('x', ' × '):>11} {count:>9,} {count / total:>6.1%}"
+    if len(samples) > ROWS:
+        yield f"  {len(samples) - ROWS} more buckets: {sum(count for _, count in samples[ROWS:]):,}"
+
+
+def _caption_line(captions: dict[str, Any]) -> str:
+    line = (f"captions: {captions['captions']:,} of {captions['least']} to {captions['most']} {captions['unit']}, "
+            f"median {captions['median']}, 95 % within {captions['p95']}")  # fmt: skip
+    if captions["limit"] is not None:
+        line += (f"; {captions['cut']:,} ({captions['cut'] / captions['captions']:.1%}) are longer than the "
+                 f"{captions['limit']} of {captions['tokenizer']} and are cut")  # fmt: skip
+    return line
+
+
+def _rejected_lines(reasons: dict[str, int], out: Path) -> Iterator[str]:
+    path = out / "rejected.jsonl"
+    yield f"rejected: {sum(reasons.values()):,}" + (f", all named in {path}" if reasons else "")
+    first: dict[str, list[str]] = {}
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            sample = json.loads(line)
+            names = first.setdefault(sample["reason"], [])
+            if len(names) < NAMED:
+                names.append(sample["source"].encode("utf-8", "backslashreplace").decode())
+    for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+        yield f"  {count:>9,} {reason}: {', '.join(first[reason])}{' …' if count > NAMED else ''}"

@@ -1,0 +1,126 @@
+"""Numbered pieces of work in several processes, the result of each kept in a file, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from ...errors import DataError
+
+Work = Callable[[Any, Any], dict]  # what all pieces share, one piece → its result, which JSON can hold
+
+
+def put(path: Path, content: object) -> None:
+    """Write JSON that is there whole or not at all, after a power cut too."""
+    put_text(path, json.dumps(content, ensure_ascii=False))
+
+
+def put_text(path: Path, text: str) -> None:
+    """The same for a text. Raises DataError if it cannot be written."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}. Mend that and run the same command again: it "
+                        "goes on where it stopped.") from error  # fmt: skip
+
+
+class Workers:
+    """Processes that share one object, as a context manager.
+
+    They are spawned, not forked: nothing of this process's threads or open files is with them. A single one is this
+    process itself.
+
+    Args:
+        shared: What all pieces of work need; it is sent to each process once.
+        processes: How many.
+    """
+
+    def __init__(self, shared: object, processes: int) -> None:
+        self._shared = shared
+        self._pool: ProcessPoolExecutor | None = None
+        if processes > 1:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(processes, context, _begin, (shared,))
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def run(self, work: Work, pieces: Mapping[str, Any], results: Path) -> Iterator[tuple[str, dict, bool]]:
+        """Do what is not done yet.
+
+        Args:
+            work: A function of a module.
+            pieces: By name.
+            results: Folder of the results that are kept.
+
+        Yields:
+            Name, result and whether it was done before, in the order in which they are there.
+
+        Raises:
+            DataError: If a process died.
+        """
+        results.mkdir(parents=True, exist_ok=True)
+        waiting = {}
+        for name, piece in pieces.items():
+            path = results / f"{name}.json"
+            if path.exists():
+                yield name, json.loads(path.read_text("utf-8")), True
+            else:
+                waiting[name] = (piece, path)
+        if self._pool is None:
+            for name, (piece, path) in waiting.items():
+                yield name, _do(work, self._shared, piece, path), False
+            return
+        futures = {self._pool.submit(_do_here, work, piece, path): name for name, (piece, path) in waiting.items()}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result(), False
+        except BrokenProcessPool:
+            raise DataError("A worker process was killed, perhaps for want of memory: run the same command again with "
+                            "fewer --processes, it goes on where this one stopped.") from None  # fmt: skip
+
+
+_here: object = None  # what the processes share, in each of them
+
+
+def _begin(shared: object) -> None:
+    global _here
+    _here = shared
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one answers it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for work for ever, or still write while the next run does."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _do_here(work: Work, piece: object, path: Path) -> dict:
+    return _do(work, _here, piece, path)
+
+
+def _do(work: Work, shared: object, piece: object, path: Path) -> dict:
+    result = json.loads(json.dumps(work(shared, piece)))  # the same, whether it comes from here or from the file
+    put(path, result)
+    return result

@@ -1,0 +1,172 @@
+"""Captions from a table: metadata.jsonl, csv, tsv, parquet, or the JSON of COCO captions.
+
+A table gives the captions of a picture by its path below the folder, in the order of its rows: a row holds one caption
+or (jsonl, parquet) a list, and a picture may have several rows. Text that is no UTF-8 arrives with surrogates, so that
+it spoils its own sample and not the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from ..errors import DataError
+
+NAME_COLUMNS = ("file_name", "file", "image")
+CAPTION_COLUMNS = ("text", "caption", "captions")
+WAYS = ("a .txt of the same name, a metadata.jsonl, a .csv, .tsv or .parquet with the columns file_name and text, "
+        "or the .json of COCO captions")  # fmt: skip
+
+Row = tuple[str, dict]  # where it stands, for messages, and its columns
+
+
+def usable(captions: Iterable[object]) -> tuple[tuple[str, ...], str]:
+    """The captions that can be used, stripped, and the reason why none can, or "".
+
+    Args:
+        captions: Of one picture; None stands for one that is not there.
+    """
+    given = [caption for caption in captions if caption is not None]
+    if not all(isinstance(caption, str) for caption in given):
+        return (), "caption that is no string"
+    texts = [str(caption).strip() for caption in given]
+    if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):
+        return (), "caption that is no UTF-8 text"
+    kept = tuple(text for text in texts if text)
+    return kept, "" if kept else ("empty caption" if texts else "no caption")
+
+
+def find_table(root: Path, names: Iterable[str], stems: set[str]) -> Path | None:
+    """The one table that lies in a folder, if there is one.
+
+    Args:
+        root: The folder.
+        names: Names of the files in it.
+        stems: Names of its pictures without suffix; a .json beside a picture is no table.
+
+    Raises:
+        DataError: For several tables.
+    """
+    tables = [name for name in names if name == "metadata.jsonl" or Path(name).suffix.lower() in TABLES]
+    others = [name for name in names if Path(name).suffix.lower() == ".json" and Path(name).stem not in stems]
+    tables += [name for name in others if _is_coco(root / name)]
+    if len(tables) > 1:
+        raise DataError(f"{root} holds several caption tables ({', '.join(sorted(tables))}): keep one of them, or name "
+                        "one (captions).")  # fmt: skip
+    return root / tables[0] if tables else None
+
+
+def read_table(table: Path, caption_key: str | None) -> dict[str, tuple[object, ...]]:
+    """Captions by path, as they stand there.
+
+    Args:
+        table: A .jsonl, .csv, .tsv, .parquet or COCO .json file.
+        caption_key: Column (or JSON key) of the caption; None: one of `CAPTION_COLUMNS`.
+
+    Raises:
+        DataError: For a file that is no such table, lacks the columns or has broken rows.
+    """
+    reader = READERS.get(table.suffix.lower())
+    if reader is None:
+        raise DataError(f"{table} is no caption table: it can be {', '.join(READERS)}.")
+    try:
+        return _captions(table, reader(table), (caption_key,) if caption_key else CAPTION_COLUMNS)
+    except csv.Error as error:
+        raise DataError(f"{table} cannot be read: {error}.") from None
+    except OSError as error:
+        raise DataError(f"{table} cannot be read: {error.strerror or error}.") from None
+
+
+def _captions(table: Path, rows: Iterable[Row], columns: tuple[str, ...]) -> dict[str, tuple[object, ...]]:
+    captions: dict[str, tuple[object, ...]] = {}
+    first, found = None, False
+    for place, row in rows:
+        first = first or (place, row)
+        name = next((row[column] for column in NAME_COLUMNS if column in row), None)
+        if not isinstance(name, str):
+            raise DataError(f"{table}, {place}: it needs {' or '.join(NAME_COLUMNS)}; it has {_columns(row)}.")
+        column = next((column for column in columns if column in row), None)
+        found = found or column is not None
+        value = None if column is None else row[column]
+        path = PurePosixPath(name).as_posix()
+        captions[path] = captions.get(path, ()) + (tuple(value) if isinstance(value, list) else (value,))
+    if first is not None and not found:
+        raise DataError(f"{table}, {first[0]}: it needs {' or '.join(columns)}; it has {_columns(first[1])}.")
+    return captions
+
+
+def _columns(row: dict) -> str:
+    return ", ".join(map(str, row)) or "none"
+
+
+def _json_rows(table: Path) -> Iterator[Row]:
+    with table.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        for line, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise DataError(f"{table}, line {line} is no JSON: {error}.") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{table}, line {line} is no JSON object.")
+            yield f"line {line}", row
+
+
+def _csv_rows(table: Path) -> Iterator[Row]:
+    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",")
+        for row in reader:
+            row.pop(None, None)  # cells without a heading
+            yield f"line {reader.line_num}", row
+
+
+def _parquet_rows(table: Path) -> Iterator[Row]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise DataError(f'{table} needs pyarrow, which is not installed: pip install "fluxflow[parquet]".') from None
+    try:
+        with parquet.ParquetFile(table) as file:
+            rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+            yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+    except ArrowException as error:
+        raise DataError(f"{table} is no parquet file that can be read: {error}.") from None
+
+
+def _load_json(table: Path) -> object:
+    try:
+        return json.loads(table.read_text("utf-8-sig", "surrogateescape"))
+    except (json.JSONDecodeError, RecursionError):
+        return None
+
+
+def _is_coco(table: Path) -> bool:
+    content = _load_json(table)
+    return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
+
+
+def _coco_rows(table: Path) -> Iterator[Row]:
+    content = _load_json(table)
+    try:
+        if not isinstance(content, dict):
+            raise TypeError
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+        for number, annotation in enumerate(content["annotations"], start=1):
+            name = names[annotation["image_id"]]
+            yield f"annotation {number}", annotation | {"file_name": name}
+    except (KeyError, TypeError):
+        raise DataError(f"{table} is no JSON of COCO captions: it needs images with id and file_name, and annotations "
+                        "whose image_id is one of these.") from None  # fmt: skip
+
+
+TABLES = (".csv", ".tsv", ".parquet")
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _json_rows,
+    ".csv": _csv_rows,
+    ".tsv": _csv_rows,
+    ".parquet": _parquet_rows,
+    ".json": _coco_rows,
+}

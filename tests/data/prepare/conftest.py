@@ -1,0 +1,43 @@
+"""Running the command in this process."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fluxflow.data.prepare import main
+from fluxflow.data.records import Record
+
+
+def read(reader) -> dict[str, Record]:
+    """The records of a source by key."""
+    reader.open()
+    pieces = [reader.piece(number) for number in range(reader.pieces())]
+    return {record.key: record for piece in pieces for record in map(piece.load, range(len(piece.keys)))}
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, the hidden ones too, by its path in it."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+@pytest.fixture
+def records() -> Callable[..., dict[str, Record]]:
+    return read
+
+
+@pytest.fixture
+def files() -> Callable[[Path], dict[str, bytes]]:
+    return written
+
+
+@pytest.fixture
+def prepare() -> Callable[..., int]:
+    """Runs the command in one process, unless its options say otherwise."""
+
+    def run(source: Path, out: Path, *options: str) -> int:
+        return main([str(source), str(out), "--processes", "1", *options])
+
+    return run
