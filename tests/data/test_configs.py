@@ -13,7 +13,8 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "data"
 
 @pytest.mark.parametrize(("name", "source"), [("demo", None), ("shards", "make_shards"), ("folder", "make_folder")])
 def test_config_builds(name, source, request):
-    config = OmegaConf.create({"seed": 7, "model": {"downscales": 2}, "data": OmegaConf.load(CONFIGS / f"{name}.yaml")})
+    group = OmegaConf.load(CONFIGS / f"{name}.yaml")
+    config = OmegaConf.create({"seed": 7, "run_dir": "unused", "model": {"downscales": 2}, "data": group})
     if source is not None:
         config.data.train = str(request.getfixturevalue(source)(200))
         config.data.image_size, config.data.batch_size, config.data.num_workers = 8, 2, 0

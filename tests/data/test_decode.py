@@ -8,7 +8,6 @@ from PIL import Image
 
 from fluxflow.data.decode import MAX_PIXELS, UndecodableImage, decode, decoder_name, probe
 from fluxflow.data.folder import FolderReader
-from fluxflow.data.records import Part
 from fluxflow.data.shards import ShardReader
 from tests.data import faults
 
@@ -146,7 +145,7 @@ def test_the_fault_set_as_a_source_is_counted_by_reason(kind, tmp_path):
         reader = ShardReader(str(faults.write_shard(tmp_path / "shard.tar", chosen)))
     reader.open()
     found: Counter[str] = Counter()
-    for record in reader.ordered(Part()):
+    for record in ordered(reader):
         assert bool(record.problem) == FAULTS[record.key].caption_is_bad
         if not record.problem:
             try:

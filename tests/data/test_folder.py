@@ -1,14 +1,11 @@
-import itertools
 import json
 import shutil
 
 import pytest
 
 from fluxflow.data.folder import FolderReader
-from fluxflow.data.records import ALONE, Part, Place, Record
+from fluxflow.data.records import Record
 from fluxflow.errors import DataError
-
-WHOLE = Part()
 
 
 def opened(root, **options) -> FolderReader:
@@ -30,30 +27,6 @@ def test_text_files_beside_the_pictures(make_folder):
     assert captions(opened(make_folder(3))) == {
         "p_1": "caption 1", "even/p_0": "caption 0", "even/p_2": "caption 2",
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_a_pass_shows_every_picture_once_over_all_places(make_folder, workers):
-    reader = opened(make_folder(11))
-    shares = [[r.key for r in reader.shuffled("0/0/0", Place(0, 1, w, workers), WHOLE)] for w in range(workers)]
-    assert sorted(itertools.chain(*shares)) == sorted(captions(reader))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-def test_order_is_a_function_of_the_order_string(make_folder):
-    reader = opened(make_folder(12))
-    first, again, other = ([r.key for r in reader.shuffled(o, ALONE, WHOLE)] for o in ("a", "a", "b"))
-    assert first == again
-    assert first != other
-
-
-def test_parts_are_disjoint_and_complete(make_folder):
-    reader = opened(make_folder(40))
-    rest, held_out = ({r.key for r in reader.ordered(Part(0.3, side))} for side in (False, True))
-    assert rest
-    assert held_out
-    assert not rest & held_out
-    assert rest | held_out == set(captions(reader))
 
 
 def test_metadata_jsonl_before_text_files(make_folder, write_jsonl):
