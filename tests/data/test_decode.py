@@ -8,6 +8,7 @@ from PIL import Image
 
 from fluxflow.data.decode import MAX_PIXELS, UndecodableImage, decode, decoder_name, probe
 from fluxflow.data.folder import FolderReader
+from fluxflow.data.records import ordered
 from fluxflow.data.shards import ShardReader
 from tests.data import faults
 
