@@ -1,5 +1,6 @@
 import itertools
 import json
+import multiprocessing
 from collections import Counter
 
 import pytest
@@ -199,3 +200,10 @@ def test_a_state_holds_plain_containers_alone(make_folder, tmp_path):
     data = module(FolderReader, make_folder(40))
     fit(data, tmp_path, 3)
     assert json.loads(json.dumps(data.state_dict())) == data.state_dict()
+
+
+def test_no_worker_outlives_its_run(make_folder, tmp_path):
+    data = module(FolderReader, make_folder(40), num_workers=2)
+    _, trainer = fit(data, tmp_path, 3)
+    assert trainer.global_step == 3
+    assert multiprocessing.active_children() == []
