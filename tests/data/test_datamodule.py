@@ -125,6 +125,7 @@ def test_rejected_samples_are_written_once(make_shards, tmp_path, workers):
         all_keys(data.train_dataloader(), 40)
         all_keys(data.val_dataloader())
         next(data.first_batches())
+        data.teardown()
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert Counter(row["key"] for row in rows) == Counter(f"s{n}" for n in bad)
     assert {row["reason"] for row in rows} == {"not a JPEG, PNG or WebP picture"}
