@@ -116,6 +116,7 @@ class DataModule(LightningDataModule):
         self.max_bad_fraction = max_bad_fraction
         self.rejected = None if rejected is None else RejectedFile(rejected)
         self._fingerprints: dict[str, str] = {}
+        self._loaders: list[Loader] = []
         self._saved: dict[str, Any] = {}  # what a checkpoint held
         self._done: dict[str, Any] | None = None  # the loader's state after the last optimizer step
         self._ahead: tuple[int, dict[str, Any]] | None = None  # the step at which a batch began, the state after it
@@ -136,7 +137,7 @@ class DataModule(LightningDataModule):
             stream.states, stream.turn = state["workers"], state["turn"]
             tally.restore(state["tally"])
         self._done, self._ahead = loader_state(stream, tally), None
-        return Loader(stream, self._workers(), tally)
+        return self._open(Loader(stream, self._workers(), tally))
 
     def first_batches(self) -> Iterator[dict[str, Any]]:
         """The batches with which a run begins, whatever training has seen by now; leaves its state alone."""
@@ -147,7 +148,15 @@ class DataModule(LightningDataModule):
         stream = ValidationStream(
             self.val_reader, self.val_part, self.val_transform, self.val_batch_size, self.val_samples, self._place()
         )
-        return Loader(stream, self._workers(), self._tally(), persistent=True)
+        return self._open(Loader(stream, self._workers(), self._tally(), persistent=True))
+
+    def teardown(self, stage: str | None = None) -> None:
+        """End the workers, and report the samples that could not be used."""
+        for loader in self._loaders:
+            loader.close()
+            if loader.tally.bad:
+                log.info(loader.tally.report())
+        self._loaders = []
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Note the state of the batch that is trained on next: Lightning has fetched further ones already."""
@@ -171,6 +180,10 @@ class DataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let the next training loader start from the state of a checkpoint."""
         self._saved = state_dict
+
+    def _open(self, loader: Loader) -> Loader:
+        self._loaders.append(loader)
+        return loader
 
     def _note_step(self) -> None:
         """Of the batches of accumulated gradients, only the last one's state is of use: a resumed run repeats them."""

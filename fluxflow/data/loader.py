@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ..errors import DataError
 from .stream import Item, TrainStream, ValidationStream
@@ -46,6 +48,7 @@ class Loader:
             pin_memory=torch.cuda.is_available(),
             persistent_workers=persistent and num_workers > 0,
         )
+        self._running: Any = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         state = loader_state(self.stream, self.tally) if isinstance(self.stream, TrainStream) else None
@@ -63,10 +66,16 @@ class Loader:
         if empty and self.tally.bad:
             raise DataError(f"{self.tally.report()}; none is left to validate on.")
 
+    def close(self) -> None:
+        """End the workers. Left to the garbage collector, idle ones would not hear of it and have to be killed."""
+        if isinstance(self._running, _MultiProcessingDataLoaderIter):
+            self._running._shutdown_workers()
+
     def _arriving(self) -> Iterator[Item]:
         """Items; a worker's DataError arrives as the one sentence it is, without a traceback."""
         try:
-            yield from self._items
+            self._running = iter(self._items)
+            yield from self._running
         except DataError as error:
             sentence = str(error).strip().rpartition(f"{DataError.__module__}.{DataError.__name__}: ")[2]
             raise DataError(sentence) from None
@@ -94,8 +103,10 @@ def begin_worker(worker: int) -> None:
 
     torch's loader keeps torch to one thread; OpenCV would start one for each core. A terminal sends Ctrl-C and a
     scheduler SIGTERM to every process of a run. The trainer saves at the end of its step and needs batches until then,
-    so its workers ignore the one and outlive the other by `GRACE` seconds.
+    so its workers ignore the one and outlive the other by `GRACE` seconds. What a worker inherits belongs to the
+    trainer: to collect it here would copy its memory, and close loaders that are not this worker's.
     """
+    gc.freeze()
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -24,3 +24,4 @@ def test_config_builds(name, source, request):
     assert data.seed == 7
     assert len(next(iter(data.train_dataloader()))["key"]) == config.data.batch_size
     assert next(iter(data.val_dataloader()))["image"].shape[-1] == config.data.image_size
+    data.teardown()

@@ -1,5 +1,6 @@
 import itertools
 import json
+import multiprocessing
 from collections import Counter
 
 import pytest
@@ -123,6 +124,7 @@ def test_rejected_samples_are_written_once(make_shards, tmp_path, workers):
         all_keys(data.train_dataloader(), 40)
         all_keys(data.val_dataloader())
         next(data.first_batches())
+        data.teardown()
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert Counter(row["key"] for row in rows) == Counter(f"s{n}" for n in bad)
     assert {row["reason"] for row in rows} == {"not a JPEG, PNG or WebP picture"}
@@ -198,3 +200,10 @@ def test_a_state_holds_plain_containers_alone(make_folder, tmp_path):
     data = module(FolderReader, make_folder(40))
     fit(data, tmp_path, 3)
     assert json.loads(json.dumps(data.state_dict())) == data.state_dict()
+
+
+def test_no_worker_outlives_its_run(make_folder, tmp_path):
+    data = module(FolderReader, make_folder(40), num_workers=2)
+    _, trainer = fit(data, tmp_path, 3)
+    assert trainer.global_step == 3
+    assert multiprocessing.active_children() == []

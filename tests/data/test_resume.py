@@ -50,7 +50,9 @@ def make(request, make_shards, make_folder, monkeypatch):
 
 
 def take(data: DataModule, count: int) -> list[Batch]:
-    return list(itertools.islice(data.train_dataloader(), count))
+    batches = list(itertools.islice(data.train_dataloader(), count))
+    data.teardown()
+    return batches
 
 
 def resumed(data: DataModule, states: list[dict[str, Any]]) -> DataModule:
@@ -144,6 +146,7 @@ def take_keys(data: DataModule, most: int, passes: int) -> list[str]:
         if max(int(c["progress"]) for s in batch["state"]["workers"] if s for c in s["cursors"].values()) >= passes:
             break
         found += batch["key"]
+    data.teardown()
     return found
 
 
