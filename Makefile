@@ -39,8 +39,9 @@ format: $(DEV_STAMP) ## mend style and formatting with ruff
 typecheck: $(DEV_STAMP) ## check the types with pyright
 	$(BIN)/pyright
 
-bench: $(RUN_STAMP) ## time the training steps and print ratios side by side
+bench: $(RUN_STAMP) ## time the training steps and the way of pictures into batches, and print ratios side by side
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/data.py
 
 sizes: $(RUN_STAMP) ## print the parameter counts of model=default
 	$(BIN)/python -m fluxflow.build sizes model=default

@@ -1,15 +1,15 @@
 """Prints images/s on one core: python benchmarks/data.py [--peer PEER/bin/python] [--pictures DIR] [--pairs 9]
 
-From JPEG bytes to a batch of 256 × 256 pixels, by our transform (random crop, flips) and by others, which take turns in each
-pair on the same core: the median images/s of each, and the median of the pairs' ratios with its range.
+From JPEG bytes to a batch of 256 × 256 pixels, by our transform (random crop, flips) and by others, which take turns in
+each pair on the same core: the median images/s of each, and the median of the pairs' ratios with its range.
 
-- bare decoder: simplejpeg alone at the scale that we decode at, no crop, no resizing, no batch
+- bare decoder: simplejpeg alone, at the scale that we decode at
 - Pillow: decoding, centre crop and Lanczos, uint8
-- published: the image pipeline of fluxflow-training in the environment of --peer, to floats; "256 px part" leaves out the
-  version at full size that its collate function makes besides
+- published: the image pipeline of fluxflow-training in the environment of --peer, to floats; its "256 px part" leaves
+  out the version at full size that its collate function makes besides
 
-Without --pictures the JPEGs are noise with the 1/f spectrum of photographs, at about 0.5 bytes a pixel, as photographs
-have; with it, the pictures of a folder, resized.
+Without --pictures the JPEGs are noise with the 1/f spectrum of photographs and about their 0.5 bytes a pixel; with it,
+the pictures of a folder, resized.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from PIL import Image
 
 from fluxflow.data.buckets import Buckets
 from fluxflow.data.decode import decode, decoder_name
-from fluxflow.data.records import Record
+from fluxflow.data.records import IMAGE_SUFFIXES, Record
 from fluxflow.data.stream import collate
 from fluxflow.data.transforms import Transform
 
@@ -41,7 +42,7 @@ Timed = Callable[[], dict[str, float]]
 
 
 def pink_noise(height: int, width: int, seed: int) -> Image.Image:
-    """Noise whose amplitude falls with 1/f, as that of photographs (Field, 1987); colour varies less than brightness."""
+    """Noise whose amplitude falls with 1/f, as that of photographs does (Field, 1987), of little colour."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = 1
@@ -52,7 +53,10 @@ def pink_noise(height: int, width: int, seed: int) -> Image.Image:
 
 
 def jpegs(height: int, width: int, count: int, pictures: Path | None) -> list[bytes]:
-    names = [] if pictures is None else sorted(path for path in pictures.rglob("*.*g*") if path.is_file())[:count]
+    found = [] if pictures is None else sorted(pictures.iterdir())
+    names = [path for path in found if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES][:count]
+    if pictures is not None and not names:
+        raise SystemExit(f"{pictures} holds no picture ({', '.join(IMAGE_SUFFIXES)}).")
     images = [Image.open(name).convert("RGB").resize((width, height), Image.Resampling.BICUBIC) for name in names]
     files = []
     for image in images or [pink_noise(height, width, seed) for seed in range(count)]:
@@ -94,6 +98,9 @@ def pillow(files: list[bytes]) -> torch.Tensor:
     return torch.stack(batch)
 
 
+OURS_AND_OTHERS = {"ours": ours, "bare decoder": bare, "Pillow": pillow}
+
+
 class Peer:
     """The process of benchmarks/peer_data.py."""
 
@@ -123,10 +130,8 @@ def compare(source: str, files: list[bytes], runs: list[Timed], pairs: int) -> N
     for name, other in times.items():
         ratios = [b / a for a, b in zip(times["ours"], other, strict=True)]
         speed = len(files) / statistics.median(other)
-        ratio = f"{statistics.median(ratios):6.2f}  {min(ratios):.2f}–{max(ratios):.2f}" if name != "ours" else ""
-        print(
-            f"  {name:24} {speed:8.0f} images/s   ours/this {ratio}" if ratio else f"  {name:24} {speed:8.0f} images/s"
-        )
+        ratio = f"   ours/this {statistics.median(ratios):5.2f}  {min(ratios):.2f}–{max(ratios):.2f}"
+        print(f"  {name:24} {speed:6.0f} images/s{'' if name == 'ours' else ratio}", flush=True)
 
 
 def describe(pairs: int) -> str:
@@ -155,13 +160,12 @@ def main() -> None:
     peer = Peer(arguments.peer) if arguments.peer else None
     for source, (height, width) in SOURCES.items():
         files = jpegs(height, width, arguments.count, arguments.pictures)
-        runs = [timed("ours", lambda: ours(files)), timed("bare decoder", lambda: bare(files)),
-                timed("Pillow", lambda: pillow(files))]  # fmt: skip
+        runs = [timed(name, partial(work, files)) for name, work in OURS_AND_OTHERS.items()]
         with tempfile.TemporaryDirectory() as folder:
             for number, data in enumerate(files):
                 (Path(folder) / f"{number:03d}.jpg").write_bytes(data)
             if peer is not None:
-                runs.append(lambda: peer.run(Path(folder)))
+                runs.append(partial(peer.run, Path(folder)))
             compare(source, files, runs, arguments.pairs)
 
 

@@ -2,9 +2,9 @@
 
     PEER/bin/python benchmarks/peer_data.py 256
 
-reads the names of folders of JPEGs from its input, one a line, and answers with the seconds that its image pipeline took
-over the folder's files: `PART WHOLE`. PART is its 256 px version alone; WHOLE is its collate function, which brings along a
-version at the size of the picture. `benchmarks/data.py` asks.
+reads the names of folders of JPEGs from its input, one a line, and answers with the seconds that its image pipeline
+took over the folder's files: `PART WHOLE`. PART is its 256 px version alone; WHOLE is its collate function, which makes
+a version at the size of the picture besides. `benchmarks/data.py` asks.
 """
 
 import io

@@ -114,10 +114,12 @@ def draw_prompts(drawing: Drawing, out: Path) -> Path:
 def draw_reconstructions(drawing: Drawing, out: Path) -> Path:
     """Write held-out pictures above their reconstructions as `reconstructions.png`."""
     index = read_index(drawing.run)
-    size = drawing.height or (index.sample_size or (None,))[0]
-    if size is None:
-        raise ConfigError(f"{index.folder} does not say at which size it was trained; give height.")
-    images, captions = held_out(drawing.images, size, drawing.count)
+    trained: Sequence[int | None] = index.sample_size or (None, None)
+    height = drawing.height or trained[0] or drawing.width
+    width = drawing.width or trained[1] or height
+    if height is None or width is None:
+        raise ConfigError(f"{index.folder} does not say at which size it was trained; give height and width.")
+    images, captions = held_out(drawing.images, (height, width), drawing.count)
     device = device_of(drawing.device)
     space = load_vae(index.folder).to(device)
     with torch.no_grad():
@@ -127,12 +129,12 @@ def draw_reconstructions(drawing: Drawing, out: Path) -> Path:
     return out / "reconstructions.png"
 
 
-def held_out(source: str | None, size: int, count: int) -> tuple[Tensor, list[str]]:
-    """Return the first `count` pictures [B, 3, size, size] in [-1, 1] of a source, and their captions.
+def held_out(source: str | None, size: tuple[int, int], count: int) -> tuple[Tensor, list[str]]:
+    """Return the first `count` pictures [B, 3, H, W] in [-1, 1] of a source, and their captions.
 
     Args:
         source: a folder of pictures with captions, or shards; None: the validation part of the demo.
-        size: side of the square pictures, in pixels.
+        size: height and width in pixels.
         count: pictures at most.
     """
     from fluxflow.data.buckets import Buckets
@@ -148,7 +150,7 @@ def held_out(source: str | None, size: int, count: int) -> tuple[Tensor, list[st
         plain = Path(source).is_dir() and not any(Path(source).glob("*.tar"))
         reader = FolderReader(source) if plain else ShardReader(source)
     reader.open()
-    stream = ValidationStream(reader, Part(), Transform(Buckets(size, 1)), batch_size=count, limit=count)
+    stream = ValidationStream(reader, Part(), Transform(Buckets.single(*size)), batch_size=count, limit=count)
     batch = next(iter(stream)).batch
     assert batch is not None
     return batch["image"] / 127.5 - 1, batch["caption"]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,21 +48,27 @@ def grid(
 
 
 def reconstruction_sheet(
-    originals: Tensor, reconstructions: Tensor, captions: Sequence[str], title: str = "", columns: int = 8
+    originals: Iterable[Tensor],
+    reconstructions: Iterable[Tensor],
+    captions: Sequence[str],
+    title: str = "",
+    columns: int = 8,
 ) -> Image.Image:
     """Draw originals above their reconstructions, with caption and PSNR under each pair.
 
     Args:
-        originals: [B, 3, H, W] in [-1, 1].
-        reconstructions: the same shape and range.
+        originals: images [3, H, W] in [-1, 1], not all of one size.
+        reconstructions: of the same shapes and range.
         captions: one an image.
         title: a line above all.
         columns: images side by side.
     """
-    errors = (originals - reconstructions).float().square().mean(dim=(1, 2, 3)).tolist()
-    notes = [f"{_psnr(error)} · {caption}" for error, caption in zip(errors, captions, strict=True)]
-    before, after = to_pil(originals), to_pil(reconstructions)
-    rows = []
+    before, after, notes, rows = [], [], [], []
+    for original, reconstruction, caption in zip(originals, reconstructions, captions, strict=True):
+        error = (original - reconstruction).float().square().mean().item()
+        before += to_pil(original[None])
+        after += to_pil(reconstruction[None])
+        notes.append(f"{_psnr(error)} · {caption}")
     for start in range(0, len(before), columns):
         part = slice(start, start + columns)
         rows += [Row("original", before[part]), Row("reconstruction", after[part], notes[part])]

@@ -189,3 +189,11 @@ def test_mistakes_are_one_line_without_torch(overrides: list[str], message: str)
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_reconstructions_of_another_shape(runs: Path, shard: Path, tmp_path: Path) -> None:
+    """The pictures are red: twice as many red pixels wide as high, an original and a bad copy of each."""
+    path = draw(drawing(runs / "vae/a", tmp_path, images=str(shard), count=2, height=16, width=32))
+    red = (pixels(path) == (255, 0, 0)).all(axis=-1)
+    runs_of_red = [int(red.any(axis=axis).sum()) for axis in (1, 0)]
+    assert runs_of_red[1] == 2 * 2 * runs_of_red[0]

@@ -42,7 +42,17 @@ class Buckets:
             width = side * side // height // multiple * multiple
             if width <= height * (max_ratio or 1):
                 lying.append((height, width))
-        self.sizes = lying + [(width, height) for height, width in reversed(lying) if width != height]
+        self._fill(lying + [(width, height) for height, width in reversed(lying) if width != height])
+
+    @classmethod
+    def single(cls, height: int, width: int) -> Buckets:
+        """One bucket for pictures of any shape."""
+        buckets = cls.__new__(cls)
+        buckets._fill([(height, width)])
+        return buckets
+
+    def _fill(self, sizes: list[tuple[int, int]]) -> None:
+        self.sizes = sizes
         ratios = [log(width / height) for height, width in self.sizes]
         self._borders = [-(a + b) / 2 for a, b in pairwise(ratios)]  # ascending, as bisect wants
 

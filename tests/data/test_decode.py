@@ -1,11 +1,15 @@
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fluxflow.data.decode import MAX_PIXELS, UndecodableImage, decode, decoder_name, probe
+from fluxflow.data.folder import FolderReader
+from fluxflow.data.records import Part
+from fluxflow.data.shards import ShardReader
 from tests.data import faults
 
 FAULTS = {fault.name: fault for fault in faults.faults()}
@@ -131,3 +135,23 @@ def test_a_picture_at_the_cap_is_probed_and_one_above_refused():
 
 def test_the_decoders_have_versions():
     assert all(name in decoder_name() for name in ("simplejpeg 1.", "Pillow 1"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "shard"])
+def test_the_fault_set_as_a_source_is_counted_by_reason(kind, tmp_path):
+    chosen = faults.faults()
+    if kind == "folder":
+        reader = FolderReader(str(faults.write_folder(tmp_path / "folder", chosen)))
+    else:
+        reader = ShardReader(str(faults.write_shard(tmp_path / "shard.tar", chosen)))
+    reader.open()
+    found: Counter[str] = Counter()
+    for record in reader.ordered(Part()):
+        assert bool(record.problem) == FAULTS[record.key].caption_is_bad
+        if not record.problem:
+            try:
+                decode(record.image)
+                found[""] += 1
+            except UndecodableImage as error:
+                found[str(error)] += 1
+    assert found == faults.counts(chosen)

@@ -1,5 +1,6 @@
 """Pictures of what a run has learned so far: always the same ones, drawn with the averaged weights."""
 
+import statistics
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
+from torch import Tensor
 
 from fluxflow.pictures import grid, reconstruction_sheet, save_png
 from fluxflow.pipeline import FluxFlowPipeline
@@ -31,7 +33,8 @@ class Previews(Callback, ABC):
         self.folder = Path(folder)
         self.every = every
         self.count = count
-        self.images = torch.empty(0)
+        self.images: list[Tensor] = []  # uint8 [3, H, W], not all of one size; none where latents are trained from
+        self.sizes: list[tuple[int, int]] = []  # height and width of each
         self.captions: list[str] = []
         self._drawn = 0
 
@@ -39,17 +42,19 @@ class Previews(Callback, ABC):
     def draw(self, pl_module: Any, title: str) -> Image.Image:
         """Return the sheet."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._drawn = trainer.global_step
-        images, captions = [], []
+        images, sizes, captions = [], [], []
         loader = trainer.val_dataloaders
         for batch in () if loader is None else loader:
-            images += list(batch["image"])
+            images += list(batch.get("image", []))
+            latent = batch["image" if images else "mean"]
+            scale = 1 if images else pl_module.latent_space.downscale
+            sizes += [(latent.shape[2] * scale, latent.shape[3] * scale)] * len(latent)
             captions += batch["caption"]
             if len(captions) >= self.count:
                 break
-        if images:
-            self.images = torch.stack(images[: self.count])
+        self.images, self.sizes = images[: self.count], sizes[: self.count]
         self.captions = captions[: self.count]
 
     def on_train_batch_end(
@@ -77,8 +82,9 @@ class Reconstructions(Previews):
 
     def draw(self, pl_module: VAELitModule, title: str) -> Image.Image:
         """Return originals, reconstructions and the PSNR of each."""
-        images = to_signed(self.images.to(pl_module.device))
-        return reconstruction_sheet(images, pl_module.latent_space.reconstruct(images), self.captions, title)
+        images = [to_signed(image.to(pl_module.device)) for image in self.images]
+        drawn = [pl_module.latent_space.reconstruct(image[None])[0] for image in images]
+        return reconstruction_sheet(images, drawn, self.captions, title)
 
 
 class Samples(Previews):
@@ -111,17 +117,24 @@ class Samples(Previews):
         self.guidance = guidance
 
     def draw(self, pl_module: FlowLitModule, title: str) -> Image.Image:
-        """Return the grid, drawn by the pipeline that users have."""
-        pipeline = FluxFlowPipeline(**pl_module.exported_model(), sample_size=self.images.shape[2:])
+        """Return the grid, drawn by the pipeline that users have.
+
+        A held-out caption is drawn at the size of its picture, a prompt at the size that most pictures have.
+        """
+        pipeline = FluxFlowPipeline(**pl_module.exported_model())
         pipeline.set_progress_bar_config(disable=True)
-        prompts = self.prompts or self.captions
+        prompts, sizes = self.prompts or self.captions, self.sizes
+        if self.prompts:
+            sizes = [statistics.mode(sizes)] * len(prompts)
         rows = [
             pipeline(
                 [prompt] * len(self.seeds),
+                height=height,
+                width=width,
                 num_inference_steps=self.steps,
                 guidance_scale=self.guidance,
                 generator=[torch.Generator().manual_seed(seed) for seed in self.seeds],
             ).images
-            for prompt in prompts
+            for prompt, (height, width) in zip(prompts, sizes, strict=True)
         ]
         return grid(rows, prompts, [f"seed {seed}" for seed in self.seeds], title)
