@@ -47,6 +47,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         state = loader_state(self.stream, self.tally) if isinstance(self.stream, TrainStream) else None
+        empty = True
         for item in self._arriving():
             self.tally.add(item.seen, item.rejected)
             if state is not None:
@@ -54,7 +55,11 @@ class Loader:
                 workers[turn] = item.state
                 state = {"turn": (turn + 1) % len(workers), "workers": workers, "tally": self.tally.state()}
             if item.batch is not None:
+                empty = False
                 yield item.batch if state is None else item.batch | {"state": state}
+
+        if empty and self.tally.bad:
+            raise DataError(f"{self.tally.report()}; none is left to validate on.")
 
     def _arriving(self) -> Iterator[Item]:
         """Items; a worker's DataError arrives as the one sentence it is, without a traceback."""

@@ -4,7 +4,7 @@ A pass permutes the pieces of the source, and goes through them in *blocks* of a
 together. Each of n places (workers of all ranks) takes every n-th piece as long as there is one for all; of the pieces
 that are left over, of which there are n − 1 at most, it takes every n-th sample. So seed, pass, block and offset say
 what comes next, and resuming is jumping there. The permutation of the pieces does not depend on the places: at the same
-fraction of a pass, any number of them has shown the same part of it.
+fraction of a pass, any number of them has shown the same pieces, apart from the blocks that are in work.
 """
 
 from __future__ import annotations

@@ -37,12 +37,10 @@ def loader_states(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> list
 
 
 def _reshaped(saved: Sequence[dict[str, Any]], ranks: int, workers: int) -> list[dict[str, Any]]:
-    states = [state for rank in saved for state in rank["workers"] if state]
-    places = ranks * workers
-    progress: dict[str, float] = {}
-    for name in {name for state in states for name in state["cursors"]}:
-        done = [state["cursors"][name]["progress"] for state in states]
-        progress[name] = sum(done) / len(done)
+    old = [state for rank in saved for state in rank["workers"]]
+    states, places = [state for state in old if state], ranks * workers  # those that have yielded nothing are empty
+    progress = {name: sum(state["cursors"][name]["progress"] for state in states) / len(old)
+                for state in states for name in state["cursors"]}  # fmt: skip
     pending = [reference for state in states for reference in state["pending"]]
     draws = sum(state["draws"] for state in states) // places
     new = [{"draws": draws, "cursors": {name: {"progress": x} for name, x in progress.items()},

@@ -251,7 +251,6 @@ class ValidationStream(IterableDataset):
     def _groups(self, rejected: list[Rejected]) -> Iterator[list[tuple[str, Record]]]:
         """The records of each batch, with the names of their pieces; adds to `rejected` what is in none."""
         waiting: dict[tuple[int, int], list[tuple[str, Record]]] = {}
-        usable = False
         for name, record in self._records():
             try:
                 if record.problem:
@@ -260,13 +259,9 @@ class ValidationStream(IterableDataset):
             except UndecodableImage as error:
                 rejected.append(Rejected(name, record.key, str(error)))
                 continue
-            usable = True
             waiting.setdefault(size, []).append((name, record))
             if len(waiting[size]) == self.batch_size:
                 yield waiting.pop(size)
-        if rejected and not usable:
-            raise DataError(f"{self.reader} has no sample to validate on that can be used: {rejected[0].key} is "
-                            f"rejected ({rejected[0].reason}), and so are all others.")  # fmt: skip
         for size in sorted(waiting):
             yield waiting[size]
 

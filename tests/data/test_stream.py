@@ -3,20 +3,22 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 from collections import Counter
 
 import pytest
 import torch
 
-from fluxflow.data.buckets import Buckets
 from fluxflow.data.folder import FolderReader
-from fluxflow.data.records import Part, Place
+from fluxflow.data.loader import Loader, begin_worker, workers_for
+from fluxflow.data.records import Part, Place, ordered
 from fluxflow.data.shards import ShardReader
-from fluxflow.data.stream import StreamLoader, TrainStream, ValidationStream, collate, outlive_signals
-from fluxflow.data.transforms import Transform
+from fluxflow.data.stream import Source, TrainStream, ValidationStream
+from fluxflow.data.tally import Tally
 from fluxflow.errors import DataError
+from tests.data.sources import Keys, Numbers, TwoSizes
 
-RANDOM = Transform(Buckets(8, 1), crop="random", flip=0.5)
+WHOLE = Part()
 
 
 @pytest.fixture(params=["shards", "folder"])
@@ -27,104 +29,163 @@ def reader(request, make_shards, make_folder):
     return reader
 
 
-def take(stream, count: int) -> list[dict]:
-    return list(itertools.islice(stream, count))
+def train(reader, *, part=WHOLE, batch_size=4, seed=0, **options) -> TrainStream:
+    return TrainStream({"train": Source(reader)}, part, TwoSizes(), batch_size, seed, **options)
 
 
-def keys(examples) -> list[str]:
-    return [example["key"] for example in examples]
+def batches(stream, count: int | None = None, workers: int = 0) -> list[dict]:
+    return list(itertools.islice(Loader(stream, workers, Tally(1.0)), count))
 
 
-def test_training_shows_every_sample_once_a_pass_without_end(reader):
-    shown = keys(take(TrainStream(reader, Part(), RANDOM, seed=0), 36))
-    passes = [shown[:12], shown[12:24], shown[24:]]
-    assert all(Counter(p) == Counter(passes[0]) and len(set(p)) == 12 for p in passes)
-    assert passes[0] != passes[1]
-
-
-def test_training_is_a_function_of_seed_and_start_step(reader):
-    def stream(seed: int, start_step: int) -> list[dict]:
-        return take(TrainStream(reader, Part(), RANDOM, seed, start_step), 24)
-
-    first, again = stream(0, 0), stream(0, 0)
-    assert all(a["key"] == b["key"] and torch.equal(a["image"], b["image"]) for a, b in zip(first, again, strict=True))
-    assert keys(stream(1, 0)) != keys(first)
-    assert keys(stream(0, 5)) != keys(first)
-
-
-def test_crop_and_flip_change_from_pass_to_pass_but_not_with_the_place(reader):
-    whole = take(TrainStream(reader, Part(), RANDOM, seed=0), 24)
-    halves = [e for rank in (0, 1) for e in take(TrainStream(reader, Part(), RANDOM, 0, place=Place(rank, 2)), 6)]
-    first = {e["key"]: e["image"] for e in whole[:12]}
-    assert sum(torch.equal(first[e["key"]], e["image"]) for e in whole[12:]) < 6
-    if isinstance(reader, FolderReader):  # of two shards, a rank may read the shorter one and be in its second pass
-        assert all(torch.equal(first[e["key"]], e["image"]) for e in halves)
-
-
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_validation_batches_do_not_depend_on_the_workers(reader, workers):
-    stream = ValidationStream(reader, Part(), Transform(Buckets(8, 1)), batch_size=2)
-    loader = StreamLoader(stream, batch_size=2, num_workers=workers, collate_fn=collate)
-    expected = [record.key for record in reader.ordered(Part())]
-    for _ in range(2):
-        assert [batch["key"] for batch in loader] == [expected[n : n + 2] for n in range(0, 12, 2)]
-
-
-def test_validation_is_split_over_ranks_and_limited(reader):
-    def shares(ranks: int, limit: int | None) -> list[list[str]]:
-        transform = Transform(Buckets(8, 1))
-        streams = [ValidationStream(reader, Part(), transform, 2, limit, Place(rank, ranks)) for rank in range(ranks)]
-        return [keys(stream) for stream in streams]
-
-    whole = shares(1, None)[0]
-    assert sorted(itertools.chain(*shares(3, None))) == sorted(whole)
-    assert shares(2, 7) == [whole[0:7:2], whole[1:7:2]]
+def keys(batches: list[dict]) -> list[str]:
+    return [key for batch in batches for key in batch["key"]]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_loader_fills_every_batch(reader, workers):
-    loader = StreamLoader(TrainStream(reader, Part(), RANDOM, 0), batch_size=5, num_workers=workers, collate_fn=collate)
-    batches = take(loader, 6)
-    assert {tuple(batch["image"].shape) for batch in batches} == {(5, 3, 8, 8)}
-    assert batches[0]["image"].dtype == torch.uint8
-    assert all("caption " in caption for batch in batches for caption in batch["caption"])
+def test_every_batch_is_full_and_of_one_size(reader, workers):
+    stream = train(reader, place=Place(workers=max(workers, 1)))
+    found = batches(stream, 30, workers)
+    shapes = Counter(tuple(batch["image"].shape) for batch in found)
+    assert set(shapes) == {(4, 3, 8, 8), (4, 3, 8, 12)}  # one key in twelve or six waits for others, over passes
+    assert found[0]["image"].dtype == torch.uint8
+    assert all("caption " in caption for batch in found for caption in batch["caption"])
     with pytest.raises(TypeError):
-        len(loader)
+        len(Loader(stream, 0, Tally()))  # pyright: ignore[reportArgumentType]
+
+
+def test_rare_sizes_are_shown_as_often_as_others(reader):
+    shown = Counter(keys(batches(train(reader), 12 * 8)))
+    assert len(shown) == 12
+    assert max(shown.values()) - min(shown.values()) <= 4  # a batch of the rare ones is still waiting
+
+
+def test_crop_and_flip_change_from_pass_to_pass_but_not_with_the_place(reader):
+    def by_key(batches: list[dict]) -> dict[str, torch.Tensor]:
+        return {key: image for batch in batches for key, image in zip(batch["key"], batch["image"], strict=True)}
+
+    whole = batches(train(reader, batch_size=1), 24)
+    first, second = by_key(whole[:12]), by_key(whole[12:])
+    halves = {**by_key(batches(train(reader, batch_size=1, place=Place(0, 2)), 5)),
+              **by_key(batches(train(reader, batch_size=1, place=Place(1, 2)), 5))}  # fmt: skip
+    assert sum(torch.equal(first[key], second[key]) for key in first) < 6
+    assert all(torch.equal(first[key], image) for key, image in halves.items())
+
+
+def test_the_mixture_has_its_weights_at_every_length():
+    sources = {"a": Source(Keys((50,)), 3.0), "b": Source(Keys((6, 6)), 1.0), "c": Source(Keys((10,)), 0.5)}
+    place = Place(1, 2)
+    for length in (9, 90, 900):
+        stream = TrainStream(sources, Part(), Numbers(), 1, 0, place=place)
+        draws = list(itertools.islice(iter(stream), length))
+        state = draws[-1].state
+        assert state["draws"] == length
+        counts = {name: cursor["progress"] * len(sources[name].reader.all()) / 2
+                  for name, cursor in state["cursors"].items()}  # fmt: skip
+        for name, share in (("a", 6 / 9), ("b", 2 / 9), ("c", 1 / 9)):
+            assert counts[name] == pytest.approx(share * length, abs=4), name
+
+
+def test_memory_is_bounded_by_a_batch_a_size():
+    reader = Keys((40,) * 30)
+    stream = TrainStream({"train": Source(reader)}, Part(), Numbers(sizes=10), 16, 0, block_pieces=3)
+    most = max(len(item.state["pending"]) for item in itertools.islice(iter(stream), 500))
+    assert 30 < most <= 10 * 15
+    assert reader.most <= 4
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+def test_validation_shows_every_sample_once_whatever_the_workers(reader, workers):
+    stream = ValidationStream(reader, Part(), TwoSizes(), batch_size=2)
+    loader = Loader(stream, workers, Tally(), persistent=True)
+    expected = [batch["key"] for batch in Loader(stream, 0, Tally())]
+    assert sorted(itertools.chain(*expected)) == sorted(record.key for record in ordered(reader))
+    for _ in range(2):
+        found = list(loader)
+        assert [batch["key"] for batch in found] == expected
+        assert all(len({key.endswith("3") for key in batch["key"]}) == 1 for batch in found)
+        assert "state" not in found[0]
+
+
+def test_validation_is_split_over_ranks_and_limited(reader):
+    def share(limit: int | None, rank: int = 0, ranks: int = 1) -> list[str]:
+        return sorted(keys(batches(ValidationStream(reader, Part(), TwoSizes(), 2, limit, Place(rank, ranks)))))
+
+    in_order = [record.key for record in ordered(reader)]
+    assert sorted(itertools.chain(*(share(None, rank, 3) for rank in range(3)))) == sorted(in_order)
+    assert share(7, 0, 2) == sorted(in_order[0:7:2])
+    assert share(7, 1, 2) == sorted(in_order[1:7:2])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_pictures_of_validation_are_counted_once(make_shards, workers):
+    reader = ShardReader(str(make_shards(10, 10, bad=frozenset({2, 5, 13}))))
+    reader.open()
+    tally = Tally()
+    found = keys(list(Loader(ValidationStream(reader, Part(), TwoSizes(), 4), workers, tally)))
+    assert sorted(found) == sorted(f"s{n}" for n in range(20) if n not in {2, 5, 13})
+    assert (tally.seen, tally.bad, tally.reasons.total()) == (20, 3, 3)
 
 
 def test_streams_can_be_sent_to_spawned_workers(reader):
-    stream = TrainStream(reader, Part(0.1), RANDOM, seed=3)
-    assert keys(take(pickle.loads(pickle.dumps(stream)), 12)) == keys(take(stream, 12))
+    stream = train(reader, part=Part(0.1), seed=3)
+    assert keys(batches(pickle.loads(pickle.dumps(stream)), 12)) == keys(batches(stream, 12))
 
 
 def test_bad_pictures_are_skipped(make_shards):
     reader = ShardReader(str(make_shards(10, bad=frozenset({2, 5}))))
     reader.open()
-    assert sorted(keys(take(TrainStream(reader, Part(), RANDOM, 0), 8))) == [f"s{n}" for n in (0, 1, 3, 4, 6, 7, 8, 9)]
-    assert len(list(ValidationStream(reader, Part(), RANDOM, 4))) == 8
+    assert set(keys(batches(train(reader, batch_size=1), 24))) == {f"s{n}" for n in (0, 1, 3, 4, 6, 7, 8, 9)}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_source_of_bad_pictures_ends_the_run_in_one_sentence(make_shards, workers):
     reader = ShardReader(str(make_shards(4, bad=frozenset(range(4)))))
     reader.open()
-    loader = StreamLoader(TrainStream(reader, Part(), RANDOM, 0), batch_size=2, num_workers=workers, collate_fn=collate)
-    with pytest.raises(DataError, match=r"^shards .*: 4 of 4 samples cannot be used: 4 not a JPEG[^\n]*$"):
-        next(iter(loader))
+    sentence = r"^200 of 200 samples that were read cannot be used: 4 not a JPEG[^\n]*max_bad_fraction=0.01[^\n]*$"
+    with pytest.raises(DataError, match=sentence):
+        next(iter(Loader(train(reader), workers, Tally())))
+    with pytest.raises(DataError, match=r"^4 of 4 samples .* 4 not a JPEG[^\n]*; none is left to validate on"):
+        next(iter(Loader(ValidationStream(reader, Part(), TwoSizes(), 4), workers, Tally())))
 
 
-def test_more_places_than_samples_are_refused(reader):
-    with pytest.raises(DataError, match="no training sample for one of 20 ranks × workers"):
-        take(TrainStream(reader, Part(), RANDOM, 0, place=Place(19, 20)), 1)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_more_places_than_samples_are_refused(reader, workers):
+    with pytest.raises(DataError, match=r"^[^\n]*no training sample for one of 20 ranks × workers[^\n]*$"):
+        batches(train(reader, place=Place(19, 20)), 1, workers)
 
 
 def test_empty_held_out_part_is_refused(reader):
     with pytest.raises(DataError, match=r"raise data\.val_fraction"):
-        list(ValidationStream(reader, Part(1e-9, held_out=True), RANDOM, 2))
+        batches(ValidationStream(reader, Part(1e-9, held_out=True), TwoSizes(), 2))
+
+
+def test_workers_share_the_cores_of_the_machine(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    assert [workers_for(devices) for devices in (1, 2, 4, 8)] == [6, 3, 1, 1]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert workers_for(1) == 8
+
+
+def test_a_worker_keeps_opencv_to_its_own_thread(monkeypatch):
+    threads: list[int] = []
+    monkeypatch.setitem(sys.modules, "cv2", type("OpenCV", (), {"setNumThreads": threads.append}))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    begin_worker(0)
+    assert threads == [0]  # OpenCV's word for the thread that calls it
+
+
+class Threads(Numbers):
+    def __call__(self, record, size, rng):
+        return super().__call__(record, size, rng) | {"threads": torch.get_num_threads()}
+
+
+def test_a_worker_keeps_torch_to_one_thread():
+    stream = TrainStream({"train": Source(Keys((9,)))}, Part(), Threads(), 2, 0)
+    assert batches(stream, 1, workers=1)[0]["threads"] == [1, 1]
 
 
 def _wait_as_a_worker(ready, done) -> None:
-    outlive_signals(0)
+    begin_worker(0)
     ready.set()
     done.wait(10)
 

@@ -1,0 +1,87 @@
+"""Sources and transforms for tests of order and streams."""
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fluxflow.data.records import Record
+from fluxflow.data.transforms import SquareTransform
+
+
+@dataclass
+class Keys:
+    """A reader of nothing but keys, piece-index, and a count of the pieces that are open.
+
+    Args:
+        sizes: Samples of each piece.
+    """
+
+    sizes: tuple[int, ...]
+    opened: list[int] = field(default_factory=list)
+    most: int = 0
+
+    def open(self) -> None: ...
+
+    def pieces(self) -> int:
+        return len(self.sizes)
+
+    def piece(self, number: int) -> "KeysPiece":
+        self.opened.append(number)
+        self.most = max(self.most, len(self.opened))
+        return KeysPiece(self, number)
+
+    def fingerprint(self) -> str:
+        return str(self.sizes)
+
+    def all(self) -> list[str]:
+        return [f"{piece}-{index}" for piece, size in enumerate(self.sizes) for index in range(size)]
+
+
+@dataclass
+class KeysPiece:
+    reader: Keys
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"piece {self.number}"
+
+    @property
+    def keys(self) -> list[str]:
+        return [f"{self.number}-{index}" for index in range(self.reader.sizes[self.number])]
+
+    def load(self, index: int) -> Record:
+        return Record(self.keys[index], b"", ("a caption",))
+
+    def close(self) -> None:
+        self.reader.opened.remove(self.number)
+
+
+@dataclass(frozen=True)
+class TwoSizes:
+    """Random crops and flips of 8 × 8, and for the keys that end in 3 wider ones."""
+
+    square: SquareTransform = field(default_factory=lambda: SquareTransform(8, "random", 0.5))
+
+    def size(self, record: Record) -> tuple[int, int]:
+        return (8, 12) if record.key.endswith("3") else (8, 8)
+
+    def __call__(self, record: Record, size: tuple[int, int], rng: random.Random) -> dict[str, Any]:
+        image = self.square(record.image, rng)
+        return {"image": torch.cat([image, image], 2)[:, :, : size[1]], "caption": record.captions[0],
+                "key": record.key}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What Keys has to offer, as a tensor of one number; sizes by the last digit of the key."""
+
+    sizes: int = 1
+
+    def size(self, record: Record) -> tuple[int, int]:
+        return (1, 1 + int(record.key[-1]) % self.sizes)
+
+    def __call__(self, record: Record, size: tuple[int, int], rng: random.Random) -> dict[str, Any]:
+        return {"number": torch.full(size, rng.random()), "key": record.key}
