@@ -188,6 +188,26 @@ class LatentReader:
         return hashlib.sha256(json.dumps([key, self._shards]).encode()).hexdigest()
 
 
+def write_index(paths: Sequence[Path]) -> dict[str, Any]:
+    """Write, beside the shards of a part, that these are all of them; returns what it says."""
+    rows = [{"name": p.name, "samples": len(LatentPiece(p).keys), "bytes": p.stat().st_size} for p in paths]
+    index = {"samples": sum(row["samples"] for row in rows), "bytes": sum(row["bytes"] for row in rows), "shards": rows}
+    _write_json(paths[0].with_name(INDEX), index)
+    return index
+
+
+def write_key(folder: Path, key: Mapping[str, Any]) -> None:
+    """Begin a cache."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / KEY, key)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
 def read_key(folder: Path) -> dict[str, Any]:
     """What a cache depends on. Raises DataError if there is none, or one of another format."""
     path = folder / KEY
@@ -237,7 +257,7 @@ class LatentTransform:
             raise ConfigError(f"data.flip is {flip}: it is a probability, from 0 to 1")
         self.flip, self.caption_rule = flip, CaptionRule(caption_rule)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"latents, flip {self.flip:g}, {self.caption_rule}"
 
     def size(self, record: Record) -> tuple[int, int]:

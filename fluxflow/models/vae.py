@@ -196,8 +196,7 @@ class FluxCompressor(nn.Module):
         """
         mu, logvar, features = self.posterior(image)
         eps = torch.randn_like(mu) if eps is None else eps
-        z = mu + eps * (0.5 * logvar).exp()  # Kingma & Welling, 2014, equation 10
-        packed = self.packet(z + features)
+        packed = self.packet(mu + features + eps * (0.5 * logvar).exp())  # Kingma & Welling, 2014, equation 10
         return (packed, mu, logvar) if training else packed
 
     def _run(self, block: nn.Module, x: Tensor) -> Tensor:

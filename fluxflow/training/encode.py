@@ -6,7 +6,6 @@ function of its unit, so ranks and workers take every n-th unit, and a pass that
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +21,17 @@ from fluxflow.checkpoint import text_hash, vae_hash
 from fluxflow.data import DataModule
 from fluxflow.data.decode import UndecodableImage
 from fluxflow.data.latent_datamodule import location
-from fluxflow.data.latents import FORMAT, INDEX, KEY, SUFFIX, LatentPiece, LatentRecord, changed, read_key, write_shard
+from fluxflow.data.latents import (
+    FORMAT,
+    KEY,
+    SUFFIX,
+    LatentRecord,
+    changed,
+    read_key,
+    write_index,
+    write_key,
+    write_shard,
+)
 from fluxflow.data.loader import Loader, workers_for
 from fluxflow.data.progress import with_progress
 from fluxflow.data.records import Part, Place, Reader, Record
@@ -166,8 +175,7 @@ class LatentEncoder:
         todo = [unit for unit in units if not (self.folder / unit.name).is_file()]
         fabric.barrier()  # every rank has looked before any of them writes
         if fabric.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write_json(self.folder / KEY, key)
+            write_key(self.folder, key)
         workers = workers_for(fabric.world_size) if data.num_workers is None else data.num_workers
         place = Place(fabric.global_rank, fabric.world_size, workers=max(1, workers))
         stream = EncodeStream(todo, readers, centred, transform.flip > 0, data.val_batch_size, place)
@@ -272,13 +280,6 @@ class LatentEncoder:
         paths = [path for path in (self.folder / unit.name for unit in units) if path.is_file()]
         if not paths:
             raise DataError(f"No sample of the {part} part can be used: rejected.jsonl says why.")
-        rows = [{"name": p.name, "samples": len(LatentPiece(p).keys), "bytes": p.stat().st_size} for p in paths]
-        samples, size = (sum(row[name] for row in rows) for name in ("samples", "bytes"))
-        _write_json(self.folder / part / INDEX, {"samples": samples, "bytes": size, "shards": rows})
-        log.info("%s: %d samples in %d files, %.1f MB", self.folder / part, samples, len(rows), size / 1e6)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+        index = write_index(paths)
+        log.info("%s: %d samples in %d files, %.1f MB", self.folder / part, index["samples"], len(paths),
+                 index["bytes"] / 1e6)  # fmt: skip

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from fluxflow.data.buckets import Buckets
 from fluxflow.data.records import Record
-from fluxflow.data.transforms import SquareTransform
+from fluxflow.data.transforms import Transform
 
 
 @dataclass
@@ -63,13 +64,13 @@ class KeysPiece:
 class TwoSizes:
     """Random crops and flips of 8 × 8, and for the keys that end in 3 wider ones."""
 
-    square: SquareTransform = field(default_factory=lambda: SquareTransform(8, "random", 0.5))
+    square: Transform = field(default_factory=lambda: Transform(Buckets(8, 1), "random", 0.5))
 
     def size(self, record: Record) -> tuple[int, int]:
         return (8, 12) if record.key.endswith("3") else (8, 8)
 
     def __call__(self, record: Record, size: tuple[int, int], rng: random.Random) -> dict[str, Any]:
-        image = self.square(record.image, rng)
+        image = self.square(record, (8, 8), rng)["image"]
         return {"image": torch.cat([image, image], 2)[:, :, : size[1]], "caption": record.captions[0],
                 "key": record.key}  # fmt: skip
 
