@@ -70,6 +70,16 @@ def test_an_argument_that_a_constructor_lacks_is_refused_with_the_nearest() -> N
         build.build(config)
 
 
+def test_several_sources_are_given_on_the_command_line() -> None:
+    sources = "data.sources={a:{path:x,weight:2},b:{path:y}}"
+    config = composed("data=shards", sources, "data.val=z", "run_dir=unused")
+    assert build.checked(config, composed("data=shards"))["data"]["sources"]["a"] == {"path": "x", "weight": 2}
+    assert [source.weight for source in build.build(config.data).sources.values()] == [2.0, 1.0]
+    mistyped = composed("data=shards", sources.replace("weight", "wieght"), "data.val=z", "run_dir=unused")
+    with pytest.raises(ConfigError, match=r"data\.sources\.a\.wieght': did you mean 'weight'"):
+        build.build(mistyped.data)
+
+
 def test_optimizers_of_torch_are_allowed() -> None:
     optimizer = build.build(OmegaConf.create({"_target_": "torch.optim.RMSprop", "_partial_": True, "lr": 0.1}))
     assert callable(optimizer)

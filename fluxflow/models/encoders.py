@@ -166,6 +166,8 @@ class BertTextEncoder(nn.Module):
         length = self.padded_length or min(self.max_length, self.tokenizer.model_max_length)
         padding = "max_length" if self.padded_length else True
         tokens = self.tokenizer(captions, padding=padding, truncation=True, max_length=length, return_tensors="pt")
+        if tokens["input_ids"].shape[1] == 0:  # an empty caption, of a tokenizer without marks of its own
+            return torch.zeros(len(captions), self.language_model.config.hidden_size, device=device)
         return self.features(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
 
 

@@ -1,4 +1,6 @@
 import itertools
+import json
+from collections import Counter
 
 import pytest
 import torch
@@ -81,6 +83,59 @@ def test_missing_data_is_named_in_setup(make_folder, tmp_path):
         data.setup()
 
 
+MIXED = {"a": {"path": "x", "weight": 2}, "b": {"path": "y"}}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sources": MIXED | {"c": {"pth": "z"}}}, r"unknown key 'data\.sources\.c\.pth': did you mean 'path'\?"),
+        ({"sources": MIXED | {"c": {"weight": 1}}}, r"data\.sources\.c needs a path"),
+        ({"sources": MIXED | {"c": {"path": "z", "weight": 0}}}, r"data\.sources\.c needs .* a weight above 0"),
+        ({"sources": MIXED, "val": None}, r"mixes several sets: name the one to validate on"),
+        ({"sources": MIXED, "train": "x"}, "give one"),
+        ({"train": None}, "give one"),
+        ({"train": "x", "max_bad_fraction": 1.5}, r"data\.max_bad_fraction is 1\.5"),
+    ],
+)
+def test_sources_that_cannot_work_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        DataModule(FolderReader, **({"val": "v", "image_size": 8, "batch_size": 1} | options))
+
+
+def test_sources_are_mixed_by_weight(make_shards):
+    paths = {name: str(make_shards(4, 5, folder=name)) for name in ("a", "b", "val")}
+    sources = {"a": {"path": paths["a"], "weight": 3}, "b": {"path": paths["b"]}}
+    data = DataModule(ShardReader, sources=sources, val=paths["val"], image_size=8, batch_size=4)
+    data.setup()
+    state = list(itertools.islice(data.train_dataloader(), 90))[-1]["state"]["workers"][0]
+    passes = [state["cursors"][name]["progress"] for name in ("a", "b")]
+    assert passes == pytest.approx([30, 10], abs=0.5)
+    assert len(all_keys(data.val_dataloader())) == 9
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rejected_samples_are_written_once(make_shards, tmp_path, workers):
+    path, bad = tmp_path / "run" / "rejected.jsonl", frozenset({1, 7, 12, 19})
+    shards = make_shards(10, 10, bad=bad)
+    for _ in range(2):
+        data = module(ShardReader, shards, num_workers=workers, max_bad_fraction=0.5, rejected=str(path))
+        all_keys(data.train_dataloader(), 40)
+        all_keys(data.val_dataloader())
+        next(data.first_batches())
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert Counter(row["key"] for row in rows) == Counter(f"s{n}" for n in bad)
+    assert {row["reason"] for row in rows} == {"not a JPEG, PNG or WebP picture"}
+    assert {row["source"] for row in rows} == {str(shards / "00.tar"), str(shards / "01.tar")}
+
+
+def test_too_many_bad_samples_stop_the_run(make_shards):
+    shards = make_shards(*[10] * 4, bad=frozenset(range(0, 40, 8)))
+    with pytest.raises(DataError, match=r"of 2\d\d samples that were read cannot be used: .*max_bad_fraction=0\.1"):
+        all_keys(module(ShardReader, shards, max_bad_fraction=0.1).train_dataloader(), 100)
+    all_keys(module(ShardReader, shards, max_bad_fraction=0.2).train_dataloader(), 100)
+
+
 class Recorder(LightningModule):
     """Trains one number and writes down the keys it sees."""
 
@@ -101,25 +156,45 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_trainer_validates_in_steps_and_a_resumed_run_sees_another_order(make_folder, tmp_path):
+def fit(data: DataModule, folder, steps: int, resume: str | None = None) -> tuple[Recorder, Trainer]:
+    trainer = Trainer(
+        accelerator="cpu", max_steps=steps, val_check_interval=2, check_val_every_n_epoch=None, logger=False,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        default_root_dir=folder, num_sanity_val_steps=0,
+    )  # fmt: skip
+    recorder = Recorder()
+    trainer.fit(recorder, datamodule=data, ckpt_path=resume, weights_only=True)
+    return recorder, trainer
+
+
+def test_trainer_validates_in_steps_and_a_resumed_run_sees_what_it_would_have_seen(make_folder, tmp_path):
+    folder, last = make_folder(40), tmp_path / "last.ckpt"
+    whole, _ = fit(module(FolderReader, folder), tmp_path, 9)
+    assert whole.val_keys == 4 * all_keys(module(FolderReader, folder).val_dataloader())
+    seen: list[str] = []
+    for steps in (4, 5, 9):
+        recorder, trainer = fit(module(FolderReader, folder), tmp_path, steps, str(last) if seen else None)
+        assert trainer.global_step == steps
+        seen += recorder.train_keys
+        trainer.save_checkpoint(last)
+    assert seen == whole.train_keys
+
+
+def test_the_state_is_of_the_batch_that_was_trained_on(make_folder, tmp_path):
+    """Not of those that were fetched since; and what else reads training pictures leaves it alone."""
     data = module(FolderReader, make_folder(40))
+    fit(data, tmp_path, 3)
+    states = [
+        batch["state"] for batch in itertools.islice(module(FolderReader, tmp_path / "pictures").train_dataloader(), 3)
+    ]
+    first = [next(data.first_batches())["key"] for _ in range(2)]
+    assert data.state_dict()["ranks"] == [states[2]]
+    assert first[0] == first[1] == next(iter(module(FolderReader, tmp_path / "pictures").train_dataloader()))["key"]
+    fit(data, tmp_path, 2)  # a second run of the same DataModule begins anew
+    assert data.state_dict()["ranks"] == [states[1]]
 
-    def fit(steps: int, resume: str | None = None) -> tuple[Recorder, Trainer]:
-        trainer = Trainer(
-            accelerator="cpu", max_steps=steps, val_check_interval=2, check_val_every_n_epoch=None, logger=False,
-            enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-            default_root_dir=tmp_path, num_sanity_val_steps=0,
-        )  # fmt: skip
-        recorder = Recorder()
-        trainer.fit(recorder, datamodule=data, ckpt_path=resume)
-        return recorder, trainer
 
-    first, trainer = fit(4)
-    assert len(first.train_keys) == 16
-    assert first.val_keys == 2 * all_keys(data.val_dataloader())
-    assert data.start_step == 0
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
-    resumed, trainer = fit(6, str(tmp_path / "last.ckpt"))
-    assert trainer.global_step == 6
-    assert data.start_step == 4
-    assert resumed.train_keys != first.train_keys[:8]
+def test_a_state_holds_plain_containers_alone(make_folder, tmp_path):
+    data = module(FolderReader, make_folder(40))
+    fit(data, tmp_path, 3)
+    assert json.loads(json.dumps(data.state_dict())) == data.state_dict()

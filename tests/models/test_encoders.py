@@ -97,6 +97,24 @@ def test_frozen_features_are_computed_once_and_the_projection_every_time(encoder
     assert not torch.allclose(first, second)
 
 
+def test_the_features_of_a_caption_do_not_know_its_batch(encoder):
+    """Bit for bit, whatever came with it or before it."""
+    captions = ["a red shirt", "", "a blue dress with long sleeves"]
+    alone = {}
+    for caption in captions:
+        encoder._features.clear()
+        alone[caption] = encoder.encode([caption])[0]
+    encoder._features.clear()
+    encoder.encode(captions[::-1])
+    assert all(torch.equal(encoder._features[caption], alone_features(encoder, caption)) for caption in captions)
+    torch.testing.assert_close(encoder.encode(captions), torch.stack([alone[caption] for caption in captions]))
+
+
+def alone_features(encoder, caption: str) -> torch.Tensor:
+    tokens = encoder.tokenizer([caption], return_tensors="pt")
+    return encoder.features(tokens["input_ids"], tokens["attention_mask"])[0]
+
+
 def test_long_captions_are_cut(encoder):
     assert encoder.encode(["red " * 100]).shape == (1, 7)
 

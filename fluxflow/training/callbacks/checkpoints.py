@@ -37,8 +37,10 @@ class Checkpoints(Callback):
         self._saved = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Stage, outputs: Any, batch: Any, batch_idx: int) -> None:
-        validates = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
-        if not validates:  # else after it: what is saved now would neither know its result nor repeat it when resumed
+        interval = trainer.val_check_batch if trainer.enable_validation else None
+        if (
+            not interval or (batch_idx + 1) % interval
+        ):  # else after it: what is saved now would neither know its result nor repeat it when resumed
             self._save_if_due(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Stage) -> None:

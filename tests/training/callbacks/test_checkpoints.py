@@ -45,6 +45,12 @@ def test_a_resumed_run_goes_on_at_its_step_and_remembers_the_best(tmp_path: Path
     assert step_of(tmp_path / "checkpoints" / "best.ckpt") == 4
 
 
+def test_what_is_saved_at_a_validation_knows_its_result(tmp_path: Path) -> None:
+    run(tmp_path, steps=4)  # validation at 2 and 4 gives 3 and 1
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    assert next(value for name, value in state.items() if name.startswith("Checkpoints"))["best"] == 1.0
+
+
 def test_an_interrupted_run_loses_nothing(tmp_path: Path) -> None:
     class Stop(Callback):
         def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:

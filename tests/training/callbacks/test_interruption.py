@@ -29,6 +29,20 @@ def test_a_signal_ends_training_after_the_step_under_way(number: int) -> None:
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.parametrize("batch", [6, 7, 8])
+def test_a_step_of_several_batches_is_finished(batch: int) -> None:
+    class KillAt(Kill):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: Any, data: Any, batch_idx: int) -> None:
+            if batch_idx == batch:
+                os.kill(os.getpid(), self.number)
+
+    trainer = standin.trainer(KillAt(signal.SIGTERM), Interruption(), steps=100)
+    trainer.accumulate_grad_batches = 3
+    trainer.fit(standin.Module(), standin.Data())
+    assert trainer.global_step == 3
+    assert trainer.fit_loop.total_batch_idx == 8
+
+
 def test_a_run_that_ends_by_itself_has_no_signal() -> None:
     interruption = Interruption()
     standin.trainer(interruption).fit(standin.Module(), standin.Data())
