@@ -20,7 +20,7 @@ def test_config_builds(name, source, request):
     config = OmegaConf.create(given | {"data": OmegaConf.load(CONFIGS / f"{name}.yaml")})
     if source is not None:
         config.data.train = str(request.getfixturevalue(source)(200))
-        config.data |= {"batch_size": 2, "num_workers": 0} | ({} if name == "latents" else {"image_size": 8})
+        config.data.update({"batch_size": 2, "num_workers": 0} | ({} if name == "latents" else {"image_size": 8}))
     data = build(config.data)
     data.setup()
     assert isinstance(data, DataModule)
