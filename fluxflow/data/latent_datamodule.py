@@ -73,7 +73,7 @@ class LatentDataModule(DataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the caches. Raises DataError, also where the source of one has changed, and ConfigError for a flip."""
         super().setup(stage)
-        for reader in {str(reader.key): reader for reader in self.readers}.values():  # two parts of a cache share it
+        for reader in {str(r.key): r for r in reversed(self.readers)}.values():  # two parts of a cache share a source
             _check_source(reader)
             if self.flip > 0 and not reader.key["transform"]["mirrored"]:
                 raise ConfigError(f"data.flip={self.flip:g}, but {reader.path} holds no mirror images: take "
