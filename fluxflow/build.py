@@ -134,7 +134,8 @@ def train(config: DictConfig) -> None:
         raise ConfigError(f"{run_dir} already holds a run: go on with resume=auto, or give another name=.")
 
     if plain["stage"]["_target_"] == configuration.ENCODER:
-        encode(config, plain)
+        build(config.stage).run(build(config.data), plain["trainer"])
+        OmegaConf.save(OmegaConf.create(plain), run_dir / "config.yaml")
         return
 
     from fluxflow.checkpoint import read_checkpoint
@@ -150,15 +151,6 @@ def train(config: DictConfig) -> None:
     training.trainer.fit(training.module, training.data, ckpt_path=checkpoint, weights_only=True)
     if training.interruption.signal is not None:
         sys.exit(128 + training.interruption.signal)
-
-
-def encode(config: DictConfig, plain: dict[str, Any]) -> None:
-    """Write the cache of latents that a checked config describes, and its config beside it."""
-    from fluxflow.training.encode import HARDWARE
-
-    options = {name: value for name, value in plain["trainer"].items() if name in HARDWARE}
-    build(config.stage).run(build(config.data), **options)
-    OmegaConf.save(OmegaConf.create(plain), Path(config.run_dir) / "config.yaml")
 
 
 def checked(config: DictConfig, reference: DictConfig) -> dict[str, Any]:

@@ -7,7 +7,8 @@ function of its unit, so ranks and workers take every n-th unit, and a pass that
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -148,12 +149,12 @@ class LatentEncoder:
         self.latent_space, self.text_encoder = latent_space.eval().requires_grad_(False), text_encoder.eval()
         self.folder, self.shard_samples = Path(folder), shard_samples
 
-    def run(self, data: DataModule, **hardware: Any) -> None:
+    def run(self, data: DataModule, trainer: Mapping[str, Any]) -> None:
         """Encode what `data` shows.
 
         Args:
             data: One source of pictures; a random crop becomes the one in the centre.
-            hardware: Options of lightning.Fabric: accelerator, strategy, devices, precision.
+            trainer: Options of a lightning.Trainer, of which those in `HARDWARE` count.
 
         Raises:
             DataError: Too many samples cannot be used, a part is empty, or the folder holds a cache of something else.
@@ -170,7 +171,7 @@ class LatentEncoder:
         self._refuse_another(key)
         units = [unit for part, within in (("train", data.train_part), ("val", data.val_part))
                  for unit in self._units(part, readers[part], within)]  # fmt: skip
-        fabric = Fabric(**hardware)
+        fabric = Fabric(**{name: trainer[name] for name in HARDWARE if name in trainer})
         fabric.launch()
         todo = [unit for unit in units if not (self.folder / unit.name).is_file()]
         fabric.barrier()  # every rank has looked before any of them writes
@@ -195,8 +196,12 @@ class LatentEncoder:
         if fabric.is_global_zero and units:
             log.info("Encoding %d samples into %s", sum(len(unit.indices) for unit in units), self.folder)
             samples = with_progress(samples, total)
-        for _ in samples:
-            pass
+        try:
+            for _ in samples:
+                pass
+        except KeyboardInterrupt:
+            log.info("Stopped: the same command goes on, with name=%s", self.folder.name)
+            raise SystemExit(128 + signal.SIGINT) from None
 
     def _samples(self, fabric: Fabric, units: list[Unit], loader: Loader) -> Iterator[str]:
         """Encode and write; yields each key when it is done."""

@@ -76,7 +76,7 @@ def networks() -> FlowLitModule:
 
 def encode(data: DataModule, folder: Path, shard_samples: int = 1024) -> Path:
     module = networks()
-    LatentEncoder(module.latent_space, module.text_encoder, str(folder), shard_samples).run(data, **CPU)
+    LatentEncoder(module.latent_space, module.text_encoder, str(folder), shard_samples).run(data, CPU)
     return folder
 
 
@@ -283,7 +283,7 @@ def main(shards: Path, folder: Path) -> None:
     module.latent_space.posterior = lambda image: (time.sleep(pause), posterior(image))[1]
     hardware = {"strategy": "ddp", "devices": 2} if os.environ.get("RANKS") else {"devices": 1}
     encoder = LatentEncoder(module.latent_space, module.text_encoder, str(folder), shard_samples=2)
-    encoder.run(pictures(shards, val_batch_size=2), accelerator="cpu", **hardware)
+    encoder.run(pictures(shards, val_batch_size=2), {"accelerator": "cpu"} | hardware)
 
 
 if __name__ == "__main__":
