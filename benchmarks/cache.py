@@ -81,7 +81,7 @@ def compare(name: str, pairs: int, count: int) -> None:
     options: dict[str, Any] = {"batch_size": batch, "num_workers": 0}
     with tempfile.TemporaryDirectory() as folder:
         garments(Path(folder) / "pictures", 8 * batch)
-        pictures = DataModule(FolderReader, f"{folder}/pictures", val_fraction=0.1, image_size=side, **options)
+        pictures = DataModule(FolderReader, f"{folder}/pictures", val_fraction=0.3, image_size=side, **options)
         encoder = LatentEncoder(module.latent_space, module.text_encoder, f"{folder}/latents")
         encoder.run(pictures, {"accelerator": "cpu", "devices": 1})
         latents = LatentDataModule(f"{folder}/latents", **options)
