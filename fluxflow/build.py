@@ -133,6 +133,11 @@ def train(config: DictConfig) -> None:
     if checkpoint is None and (run_dir / "checkpoints").is_dir():
         raise ConfigError(f"{run_dir} already holds a run: go on with resume=auto, or give another name=.")
 
+    if plain["stage"]["_target_"] == configuration.ENCODER:
+        build(config.stage).run(build(config.data), plain["trainer"])
+        OmegaConf.save(OmegaConf.create(plain), run_dir / "config.yaml")
+        return
+
     from fluxflow.checkpoint import read_checkpoint
 
     if checkpoint is not None:

@@ -15,6 +15,7 @@ from fluxflow.versions import DEFAULT_VERSION, VERSIONS
 
 DATED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
 VAE_MODULE, FLOW_MODULE = "fluxflow.training.VAELitModule", "fluxflow.training.FlowLitModule"
+ENCODER, LATENT_DATA = "fluxflow.training.LatentEncoder", "fluxflow.data.LatentDataModule"
 LONGEST_NAME = 200  # characters; file systems take 255 bytes
 VAE_ARGUMENTS = {"vae_dim": "d_model", "downscales": "downscales", "max_hw": "max_hw", "version": "version"}
 MODEL_LAYOUTS = ("planar", "published")
@@ -56,9 +57,10 @@ def check_ranges(config: dict[str, Any]) -> None:
     """Refuse numbers and choices out of range; `config` may hold interpolations."""
     named = ("version", "layout", "checkpointing")
     model = {f"model.{name}": 1 for name, value in config["model"].items() if name not in named}
+    keys = set(dotted(config))
     for key, smallest in (SMALLEST | model).items():
         value = select(config, key)
-        if value is None and key in AUTOMATIC:
+        if key not in keys or (value is None and key in AUTOMATIC):
             continue
         if value is None or (not _is_interpolation(value) and value < smallest):
             raise ConfigError(f"{key} must be at least {smallest}, not {'null' if value is None else value}.")
@@ -71,10 +73,23 @@ def check_ranges(config: dict[str, Any]) -> None:
 def check_combinations(config: dict[str, Any]) -> None:
     """Refuse keys that exclude each other, or a VAE of another latent, in a resolved config."""
     data = config["data"]
-    Buckets(data["image_size"], data["multiple"], data["max_aspect"])
+    cached = data["_target_"] == LATENT_DATA
+    if not cached:
+        Buckets(data["image_size"], data["multiple"], data["max_aspect"])
     if "sources" in data and not data["train"] and not data["sources"]:
         raise ConfigError("data.train has no value: give data.train=, or data.sources= for several sets.")
     stage, half = config["stage"]["_target_"], str(config["trainer"]["precision"]).startswith("16")
+    if cached and stage != FLOW_MODULE:
+        name = "vae" if stage == VAE_MODULE else "encode"
+        raise ConfigError(f"stage={name} needs pictures, and data=latents has none: take data=shards or data=folder.")
+    if stage == ENCODER:
+        if config["vae"] is None:
+            raise ConfigError("stage=encode needs the VAE of stage 1: give vae=<its run or model folder>.")
+        if config["resume"] is not None:
+            raise ConfigError("resume= is for training: stage=encode goes on where it stopped when its name= is given.")
+        if data.get("sources"):
+            raise ConfigError("stage=encode takes one set, data.train=: data=latents mixes the caches of several.")
+        check_vae(config["vae"], config["model"])
     if stage == VAE_MODULE:
         if config["vae"] is not None:
             raise ConfigError("vae= is the VAE on which stage=flow trains; stage=vae makes a new one: leave it out.")

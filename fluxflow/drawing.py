@@ -150,8 +150,7 @@ def held_out(source: str | None, size: tuple[int, int], count: int) -> tuple[Ten
         plain = Path(source).is_dir() and not any(Path(source).glob("*.tar"))
         reader = FolderReader(source) if plain else ShardReader(source)
     reader.open()
-    transform = Transform(Buckets.single(*size))
-    stream = ValidationStream(reader, Part(), transform, batch_size=count, limit=count)
+    stream = ValidationStream(reader, Part(), Transform(Buckets.single(*size)), batch_size=count, limit=count)
     batch = next(iter(stream)).batch
     assert batch is not None
     return batch["image"] / 127.5 - 1, batch["caption"]

@@ -18,7 +18,7 @@ def composed(*overrides: str) -> DictConfig:
 
 def needed(group: str, name: str) -> list[str]:
     """What a user must give with this choice."""
-    stage = "flow" if name in ("flow", "demo_flow", "fsdp", "fp16") else "vae"
+    stage = "flow" if name in ("flow", "demo_flow", "fsdp", "fp16", "encode", "latents") else "vae"
     data = ["data.train=pictures"] if group == "data" and name != "demo" else []
     chosen = [] if group in ("stage", "experiment") else [f"stage={stage}"]
     return [*chosen, *data, *(["vae=outputs/vae/mine"] if stage == "flow" else []), f"{group}={name}"]
@@ -30,7 +30,7 @@ def test_the_groups_are_those_of_the_design() -> None:
     assert GROUPS["precision"] == ["bf16", "fp16", "fp32"]
     assert GROUPS["strategy"] == ["ddp", "fsdp", "single"]
     assert GROUPS["logger"] == ["csv", "tensorboard", "wandb"]
-    assert GROUPS["stage"] == ["flow", "vae"]
+    assert GROUPS["stage"] == ["encode", "flow", "vae"]
     assert all(len(names) > 1 for names in GROUPS.values()), "a group is a choice"
 
 
@@ -106,6 +106,13 @@ def test_optimizers_of_torch_are_allowed() -> None:
         (["vae=outputs/vae/mine"], "stage=vae makes a new one"),
         (["stage=flow", "vae=nowhere"], "There is no nowhere"),
         (["data=folder"], r"data\.train has no value"),
+        (["data=latents", "stage=flow", "vae=nowhere"], r"data\.train has no value"),
+        (["data=latents", "data.train=cache"], "stage=vae needs pictures, and data=latents has none"),
+        (["data=latents", "data.train=cache", "stage=encode"], "stage=encode needs pictures"),
+        (["stage=encode"], "stage=encode needs the VAE of stage 1"),
+        (["stage=encode", "vae=nowhere"], "There is no nowhere"),
+        (["stage=encode", "vae=nowhere", "resume=auto"], "goes on where it stopped when its name= is given"),
+        (["stage=encode", "vae=nowhere", "data=folder", "data.sources={a:{path:b}}"], r"one set, data\.train="),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(overrides: list[str], message: str) -> None:

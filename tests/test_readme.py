@@ -31,6 +31,10 @@ def small(arguments: list[str], script: str) -> list[str]:
     """The command's own arguments, and those that make it small as far as it leaves them open."""
     own = {argument.split("=")[0] for argument in arguments}
     extra = [option for option in SMALL[script] if option.split("=")[0] not in own]
+    if "data=latents" in arguments:
+        extra = [*(option for option in extra if not option.startswith(("name=", "data.image_size="))), "name=cached"]
+    if "stage=encode" in arguments:
+        return arguments + [o for o in extra if not o.startswith(("callbacks.", "stage.", "data.val_samples="))]
     if "stage=flow" not in arguments:
         extra = [option for option in extra if option != "callbacks.previews.steps=2"]
     elif script == "train.py":
@@ -86,4 +90,6 @@ def test_every_python_command_of_the_readme_runs(tmp_path, monkeypatch):
         assert not exit_code(command, monkeypatch), command
     assert (tmp_path / "outputs/flow/run/model/model_index.json").is_file()
     assert list((tmp_path / "outputs/flow/run/samples").glob("*.png"))
+    assert (tmp_path / "outputs/encode/run/val/index.json").is_file()
+    assert (tmp_path / "outputs/flow/cached/model/model_index.json").is_file()
     assert list((tmp_path / "shards").rglob("*.tar"))

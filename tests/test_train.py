@@ -89,6 +89,42 @@ def test_both_stages_leave_what_the_design_promises(command: Command) -> None:
     assert Image.open(flow / "previews" / "step_000004.png").width > 100
 
 
+def test_a_flow_trains_from_encoded_latents(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """At two shapes a batch each; previews, export and refusals find what they need without a picture."""
+    pictures = Path("pictures")
+    pictures.mkdir()
+    for number in range(12):
+        Image.new("RGB", (24, 16) if number % 2 else (16, 16), (20 * number, 90, 30)).save(pictures / f"{number}.png")
+        (pictures / f"{number}.txt").write_text(f"a picture of number {number}")
+    data = ["data=folder", "data.train=pictures", "data.val_fraction=0.4", "data.max_aspect=2"]
+    assert command(*VAE, "steps=2", "name=mine") is None
+    only_training = ("callbacks.", "data.val_samples", "val_every", "save_every", "preview_every", "log_every")
+    small = [override for override in SMALLEST if not override.startswith(only_training)]
+    encode = [*small, "stage=encode", *data, "vae=outputs/vae/mine", "name=mine"]
+    assert command(*encode) is None
+    assert command(*encode) is None, "there is nothing left to do"
+    assert Path("outputs/encode/mine/config.yaml").is_file()
+    flow = [*(override for override in FLOW if not override.startswith("data.image_size")), "data=latents",
+            "data.train=outputs/encode/mine", "vae=outputs/vae/mine", "steps=4"]  # fmt: skip
+    assert command(*flow, "name=cached") is None
+    run = Path("outputs/flow/cached")
+    assert steps_of(run) == [1, 2, 3, 4]
+    assert float(rows(run)[-1]["val/loss"]) > 0
+    assert Image.open(run / "previews" / "step_000004.png").width > 30
+    assert load_model(run)[0].sample_size == (16, 16)
+    assert command(*flow[:-1], "steps=6", "name=cached", "resume=auto") is None
+    assert step_of(run) == 6
+    assert command(*VAE, "seed=1", "steps=2", "name=other") is None
+    another = [*flow[:-2], "vae=outputs/vae/other"]
+    assert command(*another) == 1
+    assert "encoded with something else: the VAE (sha256" in capsys.readouterr().err.splitlines()[-1]
+    (pictures / "12.png").write_bytes((pictures / "0.png").read_bytes())
+    assert command(*flow) == 1
+    assert "has changed since outputs/encode/mine was encoded from it" in capsys.readouterr().err.splitlines()[-1]
+    assert command(*encode, "data.flip=0") == 1
+    assert "the transform (mirrored true → false) and the source (" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_other_versions_and_published_vaes_train(command: Command, tmp_path: Path) -> None:
     later = "model.version=0.7.0"
     assert command(*VAE, later, "steps=2", "name=mine") is None

@@ -6,6 +6,7 @@ from fluxflow.checkpoint.model import (
     load_vae,
     read_index,
     save_model,
+    text_hash,
     vae_hash,
 )
 from fluxflow.checkpoint.networks import load_network, save_network
@@ -23,5 +24,6 @@ __all__ = [
     "read_index",
     "save_model",
     "save_network",
+    "text_hash",
     "vae_hash",
 ]

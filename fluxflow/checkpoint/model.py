@@ -3,6 +3,7 @@
 After stage 1 it holds compressor and expander, after stage 2 every component, so that it needs no other file.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -17,9 +18,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fluxflow.checkpoint.files import AtomicFiles
 from fluxflow.checkpoint.index import ModelIndex, hash_of, statistic
-from fluxflow.checkpoint.networks import load_network, read_json, stage_network
+from fluxflow.checkpoint.networks import digest, load_network, read_json, stage_network
 from fluxflow.checkpoint.published import Choices, load_published, published_index
 from fluxflow.errors import CheckpointError
+from fluxflow.models import BertTextEncoder
 from fluxflow.models.latent_space import LatentSpace
 from fluxflow.runs import INDEX, find_model, is_published, nearby_models
 
@@ -150,6 +152,13 @@ def vae_hash(source: LatentSpace | str | Path) -> str:
     """Return the sha256 that identifies a VAE: its weights and its latent statistics."""
     space = source if isinstance(source, LatentSpace) else load_vae(source)
     return hash_of(space.compressor, space.expander, space.mean, space.std)
+
+
+def text_hash(encoder: BertTextEncoder) -> str:
+    """Return the sha256 that identifies the frozen part of a text encoder: its weights, its words, its padding."""
+    words = json.dumps(sorted(encoder.tokenizer.get_vocab().items())) if encoder.tokenizer else ""
+    sha = hashlib.sha256(f"{digest(encoder.language_model.state_dict())} {encoder.padded_length} {words}".encode())
+    return sha.hexdigest()
 
 
 def as_size(size: int | Sequence[int]) -> tuple[int, int]:

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .datamodule import DataModule
+    from .latent_datamodule import LatentDataModule
 
-__all__ = ["DataModule"]
+__all__ = ["DataModule", "LatentDataModule"]
 
 
 def __getattr__(name: str) -> type:
@@ -14,4 +15,8 @@ def __getattr__(name: str) -> type:
         from .datamodule import DataModule
 
         return DataModule
+    if name == "LatentDataModule":
+        from .latent_datamodule import LatentDataModule
+
+        return LatentDataModule
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -42,7 +42,7 @@ class CaptionRule:
             raise ConfigError(f"data.caption_rule is {rule!r}: it can be {', '.join(RULES)}")
         self.rule, self.prefix = rule, prefix
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{self.rule} caption after {self.prefix!r}"
 
     def __call__(self, captions: Sequence[str], draw: float) -> str:
@@ -67,7 +67,7 @@ class FlipGuard:
         choices = "|".join(map(re.escape, self.words))
         self._pattern = re.compile(rf"(?<!\w)(?:{choices})(?!\w)", re.IGNORECASE) if choices else None
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"unless {', '.join(self.words)}" if self.words else "always"
 
     def allows(self, captions: Sequence[str]) -> bool:

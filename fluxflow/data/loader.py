@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ..errors import DataError
-from .stream import Item, TrainStream, ValidationStream
+from .stream import Item, TrainStream
 from .tally import Tally
 
 GRACE = 15  # seconds
@@ -34,9 +34,7 @@ class Loader:
         persistent: Whether the workers stay between two iterations.
     """
 
-    def __init__(
-        self, stream: TrainStream | ValidationStream, num_workers: int, tally: Tally, persistent: bool = False
-    ) -> None:
+    def __init__(self, stream: IterableDataset[Item], num_workers: int, tally: Tally, persistent: bool = False) -> None:
         self.stream = stream
         self.tally = tally
         self._items = DataLoader(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -75,7 +75,7 @@ class Item:
         return self
 
 
-def collate(examples: list[Example]) -> dict[str, Any]:
+def collate(examples: Sequence[Example]) -> dict[str, Any]:
     """List of examples → batch: tensors stacked, all else as lists.
 
     Images stay channels last, since to copy them so is six times as fast.

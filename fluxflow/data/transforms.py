@@ -83,7 +83,7 @@ class Transform:
         self.guard = FlipGuard(flip_guard)
         self.caption_rule = CaptionRule(caption_rule, caption_prefix)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """Everything that examples depend on, for checkpoints and caches."""
         sizes = " ".join(f"{height}x{width}" for height, width in self.buckets.sizes)
         return f"{self.crop} crops of {sizes}, flip {self.flip:g} {self.guard}, {self.caption_rule}"

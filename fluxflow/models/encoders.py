@@ -135,22 +135,30 @@ class BertTextEncoder(nn.Module):
     def encode(self, captions: list[str]) -> Tensor:
         """Embeds sentences, [B, embed_dim].
 
-        On a CPU the frozen features of each caption are computed once, of it alone, and kept: padding leaves in their
-        last bits a trace of the batch in which a caption first came, and a resumed run would differ. Elsewhere a batch
-        is encoded as a whole.
+        Raises:
+            TextEncoderError: if the encoder has no tokenizer.
+        """
+        return self.output_layer(self.caption_features(captions))
+
+    def caption_features(self, captions: list[str]) -> Tensor:
+        """What the frozen language model makes of sentences, [B, hidden]: the input of the projection.
+
+        On a CPU the features of each caption are computed once, of it alone, and kept. Padding would leave in their
+        last bits a trace of the batch in which the caption first came, and a resumed run would differ. Elsewhere a
+        batch is encoded as a whole.
 
         Raises:
             TextEncoderError: if the encoder has no tokenizer.
         """
         device = next(self.output_layer.parameters()).device
         if device.type != "cpu":
-            return self.output_layer(self._tokenised_features(captions, device))
+            return self._tokenised_features(captions, device)
         if len(self._features) > 50_000:
             self._features = {caption: self._features[caption] for caption in captions if caption in self._features}
         for caption in dict.fromkeys(captions):
             if caption not in self._features:
                 self._features[caption] = self._tokenised_features([caption], device)[0]
-        return self.output_layer(torch.stack([self._features[caption] for caption in captions]))
+        return torch.stack([self._features[caption] for caption in captions])
 
     def _tokenised_features(self, captions: list[str], device: torch.device) -> Tensor:
         if self.tokenizer is None:

@@ -49,7 +49,21 @@ class LatentSpace(nn.Module):
 
     def encode(self, image: Tensor, eps: Tensor | None = None) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1] to packets [B, T + 1, D]; eps as in `FluxCompressor.forward`."""
-        packed = self.compressor(image, eps=eps)
+        mean, logvar = self.posterior(image)
+        return self.sample(mean, logvar, torch.randn_like(mean) if eps is None else eps)
+
+    def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The Gaussian that an image [B, 3, H, W] in [-1, 1] becomes: all that its packets depend on besides noise.
+
+        Returns:
+            Mean and log σ², [B, D, h, w] each. The features that join the tokens of a sample are part of the mean.
+        """
+        mu, logvar, features = self.compressor.posterior(image)
+        return mu + features, logvar
+
+    def sample(self, mean: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
+        """Packets [B, T + 1, D] of a posterior and standard normal noise, all [B, D, h, w]."""
+        packed = self.compressor.packet(mean + eps * (0.5 * logvar).exp())
         return torch.cat([(packed[:, :-1] - self.mean) / self.std, packed[:, -1:]], dim=1)
 
     def decode(self, packed: Tensor, latent_size: tuple[int, int] | None = None) -> Tensor:

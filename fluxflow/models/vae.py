@@ -159,10 +159,14 @@ class FluxCompressor(nn.Module):
         logvar = self.logvar_activation(self.logvar_proj(features))
         return mu, logvar, features
 
-    def tokens(self, z: Tensor, features: Tensor) -> Tensor:
-        """A latent sample with its position and content code through the self-attention, [B, h·w, D + context]."""
+    def packet(self, z: Tensor) -> Tensor:
+        """A latent sample, features included, as the packet [B, h·w + 1, D + context]."""
+        return pack(self._tokens(z), (z.shape[2], z.shape[3]), self.max_hw)
+
+    def _tokens(self, z: Tensor) -> Tensor:
+        """The sample with its position code through the self-attention, [B, h·w, D + context]."""
         code = position_code(z.shape[2], z.shape[3], z.shape[1], z.device)
-        x = to_tokens(z) + code.to(z.dtype) + to_tokens(features)
+        x = to_tokens(z) + code.to(z.dtype)
         if self.context_proj is not None:
             x = self._bound(x)
             return torch.cat([x, self.context_proj(self._attend(x))], dim=-1)
@@ -192,8 +196,7 @@ class FluxCompressor(nn.Module):
         """
         mu, logvar, features = self.posterior(image)
         eps = torch.randn_like(mu) if eps is None else eps
-        z = mu + eps * (0.5 * logvar).exp()  # Kingma & Welling, 2014, equation 10
-        packed = pack(self.tokens(z, features), (z.shape[2], z.shape[3]), self.max_hw)
+        packed = self.packet(mu + features + eps * (0.5 * logvar).exp())  # Kingma & Welling, 2014, equation 10
         return (packed, mu, logvar) if training else packed
 
     def _run(self, block: nn.Module, x: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from fluxflow.checkpoint import vae_hash
+from fluxflow.checkpoint import text_hash, vae_hash
+from fluxflow.data import LatentDataModule
 from fluxflow.diffusion.prediction import add_noise, min_snr_weight, velocity
 from fluxflow.diffusion.schedule import TIMESTEPS, network_time, noise_schedule
 from fluxflow.errors import CheckpointError
@@ -76,16 +77,22 @@ class FlowLitModule(LightningModule):
         """What is averaged and exported."""
         return nn.ModuleDict({"flow": self.flow_processor, "text_projection": self.text_encoder.output_layer})
 
+    def setup(self, stage: str) -> None:
+        """Refuse a cache of another VAE or text encoder."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, LatentDataModule):
+            data.check_networks(self.vae_hash, text_hash(self.text_encoder))
+
     def configure_optimizers(self) -> Optimizer:
         return self.make_optimizer(self.exported.parameters())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         micro = batch_idx % self.trainer.accumulate_grad_batches
+        count = len(batch["caption"])
         generator = step_generator(self.device, self.seed, self.global_rank, self.global_step, micro, "flow")
-        keep = torch.rand(len(batch["caption"]), generator=generator, device=self.device) >= self.caption_dropout
-        captions = [caption if kept else "" for caption, kept in zip(batch["caption"], keep.tolist(), strict=True)]
-        timesteps = self.time_sampling(len(captions), generator)
-        loss = self._loss(to_signed(batch["image"]), captions, timesteps, generator, self.min_snr_gamma)
+        keep = torch.rand(count, generator=generator, device=self.device) >= self.caption_dropout
+        timesteps = self.time_sampling(count, generator)
+        loss = self._loss(batch, keep, timesteps, generator, self.min_snr_gamma)
         if (self.global_step + 1) % self.log_every == 0:
             self.log("loss", loss.detach(), prog_bar=True)
             self.log("train/loss", loss.detach())
@@ -96,33 +103,50 @@ class FlowLitModule(LightningModule):
         count = len(batch["caption"])
         generator = step_generator(self.device, self.seed, self.global_rank, batch_idx, "validation")
         timesteps = (torch.arange(count, device=self.device) + 0.5) * TIMESTEPS / count
-        loss = self._loss(to_signed(batch["image"]), batch["caption"], timesteps.long(), generator, None)
+        keep = torch.ones(count, dtype=torch.bool, device=self.device)
+        loss = self._loss(batch, keep, timesteps.long(), generator, None)
         self.log_dict({"val/loss": loss, "step": float(self.global_step)}, batch_size=count, sync_dist=True)
 
     def _loss(
         self,
-        image: Tensor,
-        captions: list[str],
+        batch: dict[str, Any],
+        keep: Tensor,
         timesteps: Tensor,
         generator: torch.Generator,
         min_snr_gamma: float | None,
     ) -> Tensor:
         """‖v̂(z_t, text, t) − v‖², the mean over all elements, each image weighted where min-SNR is asked for."""
-        size = self.latent_space.latent_size(image.shape[2], image.shape[3])
         with torch.no_grad():
-            channels = self.latent_space.compressor.config["d_model"]
-            eps = torch.randn(len(image), channels, *size, generator=generator, device=image.device)
-            packed = self.latent_space.encode(image, eps)
+            mean, logvar = self._posterior(batch)
+            eps = torch.randn(mean.shape, generator=generator, device=mean.device)
+            packed = self.latent_space.sample(mean, logvar, eps)
         z0, size_token = packed[:, :-1], packed[:, -1:]
         noise = torch.randn(z0.shape, generator=generator, device=z0.device)
         alpha, sigma = self.alpha[timesteps], self.sigma[timesteps]
         noised = torch.cat([add_noise(z0, noise, alpha, sigma), size_token], dim=1)
-        text = self.text_encoder.encode(captions)
+        text = self._text(batch, keep)
+        size = (mean.shape[2], mean.shape[3])
         prediction = self.flow_processor(noised, text, network_time(timesteps), size)[:, :-1]
         error = (prediction.float() - velocity(z0, noise, alpha, sigma)).square().mean(dim=(1, 2))
         if min_snr_gamma is not None:
             error = error * min_snr_weight(alpha, sigma, min_snr_gamma).flatten()
         return error.mean()
+
+    def _posterior(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Mean and log σ² of a batch of pictures, or of one from a cache, [B, D, h, w]."""
+        if "image" in batch:
+            image = to_signed(batch["image"])
+            self.latent_space.latent_size(image.shape[2], image.shape[3])
+            return self.latent_space.posterior(image)
+        return batch["mean"].float(), batch["logvar"].float()
+
+    def _text(self, batch: dict[str, Any], keep: Tensor) -> Tensor:
+        """The embeddings [B, text] of the captions, of the empty one where `keep` [B] says no."""
+        if "text" in batch:
+            features = torch.where(keep[:, None], batch["text"].float(), batch["no_text"].float())
+            return self.text_encoder.output_layer(features)
+        captions = [caption if kept else "" for caption, kept in zip(batch["caption"], keep.tolist(), strict=True)]
+        return self.text_encoder.encode(captions)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         rate = set_learning_rate(optimizer, self.learning_rate(self.global_step))

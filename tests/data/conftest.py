@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from fluxflow.data.latents import FORMAT, LatentRecord, write_index, write_key, write_shard
 
 
 def encoded(number: int, size: tuple[int, int] = (20, 16), kind: str = "PNG", mode: str = "RGB") -> bytes:
@@ -74,6 +77,44 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return write
+
+
+@pytest.fixture
+def make_cache(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a cache with shards of the given numbers of samples, keys s0, s1, …, those in 3 of another shape."""
+
+    def write(*sizes: int, folder: str = "cache", mirrored: bool = True) -> Path:
+        number = 0
+        transform = {"image_size": 8, "mirrored": mirrored}
+        write_key(tmp_path / folder, {"format": FORMAT, "vae": "v" * 64, "text": "t" * 64, "transform": transform,
+                                      "source": {}, "locations": {}})  # fmt: skip
+        for part in ("train", "val"):
+            paths = []
+            for shard, size in enumerate(sizes):
+                paths.append(tmp_path / folder / part / f"{shard:05d}-000.safetensors")
+                write_shard(paths[-1], [latents(n, mirrored) for n in range(number, number + size)])
+                number += size
+            write_index(paths)
+        return tmp_path / folder
+
+    return write
+
+
+def latents(number: int, mirrored: bool = True) -> LatentRecord:
+    """A cached sample of noise, exact in half precision, that depends on its number alone."""
+    generator = torch.Generator().manual_seed(number)
+    shape = (4, 2, 3) if number % 10 == 3 else (4, 2, 2)
+    noise = [torch.randint(-64, 64, shape, generator=generator) / 16 for _ in range(4)]
+    return LatentRecord(
+        f"s{number}",
+        captions=tuple(f"caption {number} {letter}" for letter in "ab"[: 1 + number % 2]),
+        size=(4 * shape[1], 4 * shape[2]),
+        posterior=(noise[0], noise[1]),
+        mirrored=(noise[2], noise[3]) if mirrored and number % 5 else None,
+        text=torch.full((1 + number % 2, 6), number / 8) + torch.arange(1 + number % 2)[:, None],
+        no_text=torch.full((6,), -1.0),
+        source=f"tar {number // 7}",
+    )
 
 
 @pytest.fixture

@@ -112,13 +112,13 @@ class Oracle(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.packets: list[Tensor] = []
         self.times: list[Tensor] = []
-        encode = space.encode
+        sample = space.sample
 
-        def spied(image: Tensor, eps: Tensor | None = None) -> Tensor:
-            self.packets.append(encode(image, eps))
+        def spied(mean: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
+            self.packets.append(sample(mean, logvar, eps))
             return self.packets[-1]
 
-        monkeypatch.setattr(space, "encode", spied)
+        monkeypatch.setattr(space, "sample", spied)
 
     def forward(self, packed: Tensor, text: Tensor, times: Tensor, latent_size: tuple[int, int]) -> Tensor:
         clean = self.packets[-1]

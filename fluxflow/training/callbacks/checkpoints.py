@@ -21,11 +21,11 @@ class Checkpoints(Callback):
     Args:
         run_dir: the folder of the run.
         every: steps between two saves.
-        sample_size: side of the training images, in pixels, for the model folder.
+        sample_size: side of the training images, in pixels, for the model folder; None: the data module knows it.
         monitor: the validation metric whose smallest value makes `best.ckpt`.
     """
 
-    def __init__(self, run_dir: str | Path, every: int, sample_size: int, monitor: str = "val/loss") -> None:
+    def __init__(self, run_dir: str | Path, every: int, sample_size: int | None, monitor: str = "val/loss") -> None:
         self.run_dir = Path(run_dir)
         self.every = every
         self.sample_size = sample_size
@@ -76,4 +76,5 @@ class Checkpoints(Callback):
     def _export(self, trainer: Trainer, pl_module: Stage) -> None:
         if trainer.is_global_zero:
             with averaged(trainer, pl_module):
-                save_model(self.run_dir / "model", **pl_module.exported_model(), sample_size=self.sample_size)
+                size = self.sample_size or getattr(trainer, "datamodule").image_size  # noqa: B009 (set at run time)
+                save_model(self.run_dir / "model", **pl_module.exported_model(), sample_size=size)

@@ -33,7 +33,8 @@ class Previews(Callback, ABC):
         self.folder = Path(folder)
         self.every = every
         self.count = count
-        self.images: list[Tensor] = []  # uint8 [3, H, W], not all of one size
+        self.images: list[Tensor] = []  # uint8 [3, H, W], not all of one size; none where latents are trained from
+        self.sizes: list[tuple[int, int]] = []  # height and width of each
         self.captions: list[str] = []
         self._drawn = 0
 
@@ -41,16 +42,19 @@ class Previews(Callback, ABC):
     def draw(self, pl_module: Any, title: str) -> Image.Image:
         """Return the sheet."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._drawn = trainer.global_step
-        images, captions = [], []
+        images, sizes, captions = [], [], []
         loader = trainer.val_dataloaders
         for batch in () if loader is None else loader:
-            images += list(batch["image"])
+            images += list(batch.get("image", []))
+            latent = batch["image" if images else "mean"]
+            scale = 1 if images else pl_module.latent_space.downscale
+            sizes += [(latent.shape[2] * scale, latent.shape[3] * scale)] * len(latent)
             captions += batch["caption"]
             if len(captions) >= self.count:
                 break
-        self.images = images[: self.count]
+        self.images, self.sizes = images[: self.count], sizes[: self.count]
         self.captions = captions[: self.count]
 
     def on_train_batch_end(
@@ -119,8 +123,7 @@ class Samples(Previews):
         """
         pipeline = FluxFlowPipeline(**pl_module.exported_model())
         pipeline.set_progress_bar_config(disable=True)
-        sizes = [(image.shape[1], image.shape[2]) for image in self.images]
-        prompts = self.prompts or self.captions
+        prompts, sizes = self.prompts or self.captions, self.sizes
         if self.prompts:
             sizes = [statistics.mode(sizes)] * len(prompts)
         rows = [

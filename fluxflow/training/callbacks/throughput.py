@@ -35,7 +35,7 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         end = time.perf_counter()
-        images = len(batch["image"])
+        images = len(batch["caption"])
         self._batches.append((images, self._start - self._ready, end - self._ready))
         step = trainer.global_step
         if step % self.every == 0 and step > self._logged:
