@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from fluxflow.data.latents import (
     write_shard,
 )
 from fluxflow.data.loader import Loader, workers_for
-from fluxflow.data.progress import with_progress
+from fluxflow.data.progress import Progress
 from fluxflow.data.records import Part, Place, Reader, Record
 from fluxflow.data.stream import Item, collate, make_example
 from fluxflow.data.tally import Rejected, Tally
@@ -192,13 +193,15 @@ class LatentEncoder:
         self.text_encoder.to(fabric.device)
         place = loader.stream.place  # pyright: ignore[reportAttributeAccessIssue] (an EncodeStream)
         own = [unit for number, unit in enumerate(units) if number // place.workers % place.ranks == place.rank]
-        samples, total = self._samples(fabric, units, loader), sum(len(unit.indices) for unit in own)
+        progress = None
         if fabric.is_global_zero and units:
             log.info("Encoding %d samples into %s", sum(len(unit.indices) for unit in units), self.folder)
-            samples = with_progress(samples, total)
+            progress = Progress("encoding", "samples", sum(len(unit.indices) for unit in own))
         try:
-            for _ in samples:
-                pass
+            with progress or nullcontext():
+                for _ in self._samples(fabric, units, loader):
+                    if progress:
+                        progress.advance(1)
         except KeyboardInterrupt:
             log.info("Stopped: the same command goes on, with name=%s", self.folder.name)
             raise SystemExit(128 + signal.SIGINT) from None
