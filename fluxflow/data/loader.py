@@ -49,9 +49,18 @@ class Loader:
         self._running: Any = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        try:
+            yield from self._batches()
+        except DataError as error:
+            self.close()  # else they would live as long as somebody keeps the error
+            # one of a worker comes with its traceback: what counts is its one sentence
+            sentence = str(error).strip().rpartition(f"{DataError.__module__}.{DataError.__name__}: ")[2]
+            raise DataError(sentence) from None
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
         state = loader_state(self.stream, self.tally) if isinstance(self.stream, TrainStream) else None
-        empty = True
-        for item in self._arriving():
+        self._running, empty = iter(self._items), True
+        for item in self._running:
             self.tally.add(item.seen, item.rejected)
             if state is not None:
                 turn, workers = state["turn"], list(state["workers"])
@@ -60,7 +69,6 @@ class Loader:
             if item.batch is not None:
                 empty = False
                 yield item.batch if state is None else item.batch | {"state": state}
-
         if empty and self.tally.bad:
             raise DataError(f"{self.tally.report()}; none is left to validate on.")
 
@@ -68,15 +76,6 @@ class Loader:
         """End the workers. Left to the garbage collector, idle ones would not hear of it and have to be killed."""
         if isinstance(self._running, _MultiProcessingDataLoaderIter):
             self._running._shutdown_workers()
-
-    def _arriving(self) -> Iterator[Item]:
-        """Items; a worker's DataError arrives as the one sentence it is, without a traceback."""
-        try:
-            self._running = iter(self._items)
-            yield from self._running
-        except DataError as error:
-            sentence = str(error).strip().rpartition(f"{DataError.__module__}.{DataError.__name__}: ")[2]
-            raise DataError(sentence) from None
 
 
 def loader_state(stream: TrainStream, tally: Tally) -> dict[str, Any]:

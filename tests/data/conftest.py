@@ -2,8 +2,9 @@
 
 import io
 import json
+import multiprocessing
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,12 @@ def encoded(number: int, size: tuple[int, int] = (20, 16), kind: str = "PNG", mo
     data = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(data, kind)
     return data.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def no_worker_is_left() -> Iterator[None]:
+    yield
+    assert multiprocessing.active_children() == [], "close the loader"
 
 
 @pytest.fixture
