@@ -69,9 +69,9 @@ def kill_and_go_on(source: Path, out: Path, options: list[str], pieces: int, kil
 
 
 def test_killed_runs_go_on_to_the_same_bytes(tmp_path, files):
-    source, options = many_pictures(tmp_path / "pictures", 120), ["--shard-samples", "8", "--val-fraction", "0.1"]
+    source, options = many_pictures(tmp_path / "pictures", 480), ["--shard-samples", "8", "--val-fraction", "0.1"]
     finish(start(source, tmp_path / "one", 1, options))
-    assert kill_and_go_on(source, tmp_path / "many", options, pieces=13, kills=4, pause=0.3)
+    assert kill_and_go_on(source, tmp_path / "many", options, pieces=40, kills=4, pause=0.05)
     assert files(tmp_path / "one") == files(tmp_path / "many")
 
 
