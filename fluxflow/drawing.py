@@ -135,13 +135,17 @@ def held_out(source: str | None, size: tuple[int, int], count: int) -> tuple[Ten
     Args:
         source: a folder of pictures with captions, or shards; None: the validation part of the demo.
         size: height and width in pixels.
-        count: pictures at most.
+        count: pictures at most, of those the readable ones.
+
+    Raises:
+        DataError: none of them can be read.
     """
     from fluxflow.data.buckets import Buckets
     from fluxflow.data.folder import FolderReader
     from fluxflow.data.records import Part
     from fluxflow.data.shards import ShardReader, demo_shards
     from fluxflow.data.stream import ValidationStream
+    from fluxflow.data.tally import Tally
     from fluxflow.data.transforms import Transform
 
     if source is None:
@@ -151,9 +155,12 @@ def held_out(source: str | None, size: tuple[int, int], count: int) -> tuple[Ten
         reader = FolderReader(source) if plain else ShardReader(source)
     reader.open()
     stream = ValidationStream(reader, Part(), Transform(Buckets.single(*size)), batch_size=count, limit=count)
-    batch = next(iter(stream)).batch
-    assert batch is not None
-    return batch["image"] / 127.5 - 1, batch["caption"]
+    tally = Tally(limit=1.0)
+    for item in stream:
+        tally.add(item.seen, item.rejected)
+        if item.batch is not None:
+            return item.batch["image"] / 127.5 - 1, item.batch["caption"]
+    raise DataError(f"{reader}: no picture to draw; {tally.report()}.")
 
 
 def read_prompts(path: Path) -> list[str]:

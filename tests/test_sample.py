@@ -191,6 +191,16 @@ def test_mistakes_are_one_line_without_torch(overrides: list[str], message: str)
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_pictures_of_which_none_can_be_read_are_named(runs: Path, tmp_path: Path) -> None:
+    for key in "ab":
+        (tmp_path / f"{key}.jpg").write_bytes(b"no picture")
+        (tmp_path / f"{key}.txt").write_text("a garment")
+    with pytest.raises(DataError, match=r"no picture to draw; 2 of 2 .* cannot be used: .*a of"):
+        draw(drawing(runs / "vae/a", tmp_path / "out", images=str(tmp_path), height=16))
+    Image.new("RGB", (20, 24), "red").save(tmp_path / "a.jpg")
+    assert draw(drawing(runs / "vae/a", tmp_path / "out", images=str(tmp_path), height=16)).exists()
+
+
 def test_reconstructions_of_another_shape(runs: Path, shard: Path, tmp_path: Path) -> None:
     """The pictures are red: twice as many red pixels wide as high, an original and a bad copy of each."""
     path = draw(drawing(runs / "vae/a", tmp_path, images=str(shard), count=2, height=16, width=32))

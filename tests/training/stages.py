@@ -1,6 +1,9 @@
 """Both stages at their smallest, an endless training stream in a known order, and a trainer for them."""
 
 import itertools
+import os
+import socket
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -30,6 +33,17 @@ def batch(number: int, size: int = 2) -> dict[str, Any]:
     image = nn.functional.interpolate(coarse, size=(16, 16), mode="bilinear")
     keys = [f"{number}-{index}" for index in range(size)]
     return {"image": image.to(torch.uint8), "caption": [CAPTIONS[(number + i) % 9] for i in range(size)], "key": keys}
+
+
+def run_two_ranks(command: list[str], timeout: float, **environment: str) -> None:
+    """Run a command as both ranks of a gloo group, for `timeout` seconds at most; both must succeed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"} | environment
+    root = Path(__file__).parents[2]
+    ranks = [subprocess.Popen(command, cwd=root, env=shared | {"LOCAL_RANK": rank}) for rank in "01"]
+    assert [rank.wait(timeout=timeout) for rank in ranks] == [0, 0]
 
 
 class Stream(IterableDataset):

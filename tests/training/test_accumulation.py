@@ -1,6 +1,3 @@
-import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from copy import deepcopy
@@ -78,14 +75,7 @@ def test_a_step_is_the_mean_gradient_of_its_batches(stage: str, batches: int) ->
 
 @pytest.mark.slow  # processes of their own
 def test_two_ranks_make_one_step_of_all_their_batches(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.training.test_accumulation", str(tmp_path)]
-    root = Path(__file__).parents[2]
-    ranks = [subprocess.Popen(command, cwd=root, env=shared | {"LOCAL_RANK": rank}) for rank in "01"]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    stages.run_two_ranks([sys.executable, "-m", "tests.training.test_accumulation", str(tmp_path)], timeout=300)
     for make, step in STAGES.values():
         torch.manual_seed(0)
         module = make(2)

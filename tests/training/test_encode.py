@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -264,15 +263,9 @@ def test_a_killed_pass_goes_on_to_the_same_files(shards, tmp_path) -> None:
 
 @pytest.mark.slow  # processes of their own
 def test_two_ranks_write_the_files_of_one(shards, tmp_path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANKS": "2", "PYTHONPATH": str(ROOT)}
-    ranks = [
-        subprocess.Popen(command(shards, tmp_path / "two"), cwd=ROOT, env=shared | {"LOCAL_RANK": r}) for r in "01"
-    ]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
-    subprocess.run(command(shards, tmp_path / "one"), cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    stages.run_two_ranks(command(shards, tmp_path / "two"), timeout=300, RANKS="2", PYTHONPATH=str(ROOT))
+    alone = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run(command(shards, tmp_path / "one"), cwd=ROOT, env=alone, check=True)
     assert files(tmp_path / "two") == files(tmp_path / "one")
 
 

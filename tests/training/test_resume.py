@@ -2,8 +2,6 @@
 
 import io
 import os
-import socket
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -152,14 +150,7 @@ def test_a_stopped_run_ends_like_an_uninterrupted_one(
 @pytest.mark.slow  # processes of their own
 def test_two_ranks_end_alike(tmp_path: Path) -> None:
     write_shards(tmp_path / "shards")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.training.test_resume", str(tmp_path)]
-    root = Path(__file__).parents[2]
-    ranks = [subprocess.Popen(command, cwd=root, env=shared | {"LOCAL_RANK": rank}) for rank in "01"]
-    assert [rank.wait(timeout=600) for rank in ranks] == [0, 0]
+    stages.run_two_ranks([sys.executable, "-m", "tests.training.test_resume", str(tmp_path)], timeout=600)
     keys = [torch.load(tmp_path / f"keys{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert not set(keys[0]) & set(keys[1])  # of the first pass
 
