@@ -1,4 +1,4 @@
-"""The versions of the published model, each as what it has and the others lack; without torch."""
+"""The versions of the model, the published ones and our own, each as what it has and the others lack; without torch."""
 
 from dataclasses import dataclass, replace
 
@@ -40,6 +40,7 @@ _V030_ADDITIVE = replace(
 _V060 = replace(_V030_ADDITIVE, context_mixer=False, token_norm=True)
 _V070 = replace(_V060, context_channels=5)
 _V080 = replace(_V070, pillar_text=True)
+_V030_TEXT = replace(_V030, pillar_text=True)  # FluxFlow's own; nothing published reads it
 
 VERSIONS: dict[str, Version] = {
     "0.3.0": _V030,
@@ -47,6 +48,7 @@ VERSIONS: dict[str, Version] = {
     "0.6.0": _V060,
     "0.7.0": _V070,
     "0.8.0": _V080,
+    "0.3.0-text": _V030_TEXT,
 }
 
 

@@ -86,8 +86,9 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(d_model, d_model)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        k, v = self.kv_proj(x).chunk(2, dim=-1)
-        return self.out_proj(attend(self.q_proj(x), k, v, self.n_head, rotary))
+        weight = torch.cat([self.q_proj.weight, self.kv_proj.weight])  # one product in place of two
+        q, k, v = F.linear(x, weight, torch.cat([self.q_proj.bias, self.kv_proj.bias])).chunk(3, dim=-1)
+        return self.out_proj(attend(q, k, v, self.n_head, rotary))
 
 
 class CrossAttention(nn.Module):

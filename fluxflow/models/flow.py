@@ -1,22 +1,24 @@
 """The flow transformer of stage 2: predicts the velocity of noised latent tokens from the text and the time."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fluxflow.errors import ConfigError
+from fluxflow.kernels.bezier import bezier
 from fluxflow.models.activations import (
     IDENTITY_MIDDLE,
     IDENTITY_POINTS,
-    BezierActivation,
     TrainableBezier,
     inverse_silu,
 )
 from fluxflow.models.attention import CrossAttention, SelfAttention
 from fluxflow.models.conditioning import ContextAttentionMixer, GatedContextInjection, init_xavier
-from fluxflow.models.layouts import LAYOUTS
+from fluxflow.models.layouts import LAYOUTS, Film
 from fluxflow.models.packet import add_coordinates, latent_size_of, to_map
 from fluxflow.versions import DEFAULT_VERSION, version_of
 
@@ -29,6 +31,17 @@ BRANCH = 0.1  # of the usual size: what attention, text and feed-forward add to 
 def pillar(dim: int) -> nn.Sequential:
     """A depth-3 MLP with SiLU that makes one plane of control points."""
     return nn.Sequential(*(nn.Sequential(nn.Linear(dim, dim), nn.SiLU()) for _ in range(3)))
+
+
+def run_pillars(pillars: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """The n MLPs of `pillar`, each on its own tokens, one batched product a layer: [n or 1, B, T, D] → [n, B, T, D]."""
+    shape = (len(pillars), *x.shape[1:])
+    x = x.flatten(1, 2).expand(len(pillars), -1, -1)
+    linears = ([layer for layer in pillar.modules() if isinstance(layer, nn.Linear)] for pillar in pillars)
+    for layers in zip(*linears, strict=True):
+        weight, bias = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+        x = F.silu(torch.baddbmm(bias[:, None], x, weight.mT))
+    return x.view(shape)
 
 
 def time_code(dim: int) -> Tensor:
@@ -53,7 +66,7 @@ class FlowBlock(nn.Module):
 
     def __init__(self, d_model: int, n_head: int, pillar_text: bool = False, layout: str = "planar") -> None:
         super().__init__()
-        self.pillar_text, self.planes = pillar_text, LAYOUTS[layout].planes
+        self.pillar_text, self.layout = pillar_text, LAYOUTS[layout]
         self.self_attn = SelfAttention(d_model, n_head)
         self.cross_attn = CrossAttention(d_model)
         self.norm1 = nn.LayerNorm(d_model)
@@ -61,13 +74,12 @@ class FlowBlock(nn.Module):
         self.norm3 = nn.LayerNorm(d_model)
         self.p0, self.p1, self.p2, self.p3 = (pillar(d_model) for _ in range(4))
         self.ffn = nn.Sequential(nn.Linear(d_model, d_model))
-        self.bezier_activation = BezierActivation("sigmoid", None)
         if pillar_text:
             self.film_p0, self.film_p1, self.film_p2, self.film_p3 = (nn.Linear(d_model, 2 * d_model) for _ in range(4))
             self.pillar_cross_attn = CrossAttention(d_model)
             self.norm_pillar = nn.LayerNorm(d_model)  # of queries over one key, which drop out
         self.apply(init_xavier)
-        if LAYOUTS[layout].passes_on:
+        if self.layout.passes_on:
             self._start_as_identity()
 
     @torch.no_grad()
@@ -76,7 +88,10 @@ class FlowBlock(nn.Module):
             *_, last = (layer for layer in mlp.modules() if isinstance(layer, nn.Linear))
             last.weight.mul_(0.1)
             last.bias.fill_(inverse_silu(value))
-        for part in (self.self_attn.out_proj, self.cross_attn.out_proj, self.ffn):
+        parts = [self.self_attn.out_proj, self.cross_attn.out_proj, self.ffn]
+        if self.pillar_text:
+            parts += [self.pillar_cross_attn.out_proj, self.film_p0, self.film_p1, self.film_p2, self.film_p3]
+        for part in parts:
             for branch in part.modules():
                 if isinstance(branch, nn.Linear):
                     branch.weight.mul_(BRANCH)
@@ -86,16 +101,16 @@ class FlowBlock(nn.Module):
         x: Tensor,
         text: Tensor,
         rotary: tuple[Tensor, Tensor],
-        previous: list[Tensor] | None,
+        previous: Tensor | None,
         condition: Tensor | None = None,
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, Tensor]:
         """One block.
 
         Args:
             x: image tokens [B, T, D].
             text: text token [B, 1, D].
             rotary: rotary angles of the tokens.
-            previous: the control points of the block before, four [B, T, D].
+            previous: the control points of the block before, [4, B, T, D].
             condition: text and time as the pillars take them, [B, 1, D]; used with `pillar_text` alone.
 
         Returns:
@@ -103,22 +118,20 @@ class FlowBlock(nn.Module):
         """
         x = x + self.self_attn(self.norm1(x), rotary)
         x = x + self.cross_attn(self.norm2(text))
-        gates = self._gates(torch.sigmoid(x), condition)
-        gated = gates if previous is None else [gate * p for gate, p in zip(gates, previous)]
-        points = [make(g) for make, g in zip((self.p0, self.p1, self.p2, self.p3), gated)]
+        gates = self.layout.gates(torch.sigmoid(x), previous, self._film(condition))
+        points = run_pillars((self.p0, self.p1, self.p2, self.p3), gates)
         if self.pillar_text:
-            told = self.pillar_cross_attn(text)
-            points = [point + told for point in points]
+            points = points + self.pillar_cross_attn(text)
         x = x + self.ffn(self.norm3(x))
-        return self.bezier_activation(self.planes(torch.cat([x, *points], dim=-1))), points
+        return bezier(self.layout.planes(x, points), 0, "sigmoid", None)[0], points
 
-    def _gates(self, gate: Tensor, condition: Tensor | None) -> list[Tensor]:
-        """The gate of each pillar, gate·(1 + γ) + β with γ, β from the text where the pillars see it."""
+    def _film(self, condition: Tensor | None) -> Film | None:
+        """γ and β of each pillar, [4, B, 1, D] each, where the pillars see the text."""
         if not self.pillar_text:
-            return [gate] * 4
+            return None
         films = (self.film_p0, self.film_p1, self.film_p2, self.film_p3)
-        modulations = [film(condition).chunk(2, dim=-1) for film in films]
-        return [gate * (1 + gamma) + beta for gamma, beta in modulations]
+        gamma, beta = torch.stack([film(condition) for film in films]).chunk(2, dim=-1)
+        return gamma, beta
 
 
 class FluxFlowProcessor(nn.Module):
@@ -244,9 +257,9 @@ class FluxFlowProcessor(nn.Module):
         x: Tensor,
         text: Tensor,
         rotary: tuple[Tensor, Tensor],
-        points: list[Tensor] | None,
+        points: Tensor | None,
         condition: Tensor | None,
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, Tensor]:
         if self.checkpointing and self.training:
             return checkpoint(block, x, text, rotary, points, condition, use_reentrant=False)
         return block(x, text, rotary, points, condition)

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fluxflow.models.activations import IDENTITY_MIDDLE, planes_of_groups
 from fluxflow.models.attention import rotary_1d, rotary_2d
 from fluxflow.models.packet import position_code
+
+Film = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,9 @@ class Layout:
     """The choices in which the published flow differs.
 
     Args:
-        planes: the tokens and their four pillars, concatenated to [B, T, 5D], as the five planes of a Bézier curve.
+        gates: the pillars' input, 1 or 4 × [B, T, D], from sigmoid(x) of the tokens [B, T, D], the control points of
+            the block before [4, B, T, D] or None, and γ and β of the text [4, B, 1, D] each, or None.
+        planes: the tokens [B, T, D] and their four pillars [4, B, T, D] as five planes of Bézier curves [5, B, T, D].
         rotary: cosine and sine of the rotary angles from (height, width, channels of a head, device).
         code: what is added to the tokens, [T, D], from (height, width, D, device).
         row: times in 0…999 to the whole row of the time embedding.
@@ -27,7 +32,8 @@ class Layout:
         middle: around what the tokens that leave a block lie at the start; the context is centred by it.
     """
 
-    planes: Callable[[Tensor], Tensor]
+    gates: Callable[[Tensor, Tensor | None, Film | None], Tensor]
+    planes: Callable[[Tensor, Tensor], Tensor]
     rotary: Callable[[int, int, int, torch.device], tuple[Tensor, Tensor]]
     code: Callable[[int, int, int, torch.device], Tensor]
     row: Callable[[Tensor], Tensor]
@@ -35,14 +41,35 @@ class Layout:
     middle: float
 
 
-def as_they_are(points: Tensor) -> Tensor:
-    """Tokens and pillars are five planes already."""
-    return points
+def modulate(x: Tensor, film: Film | None) -> Tensor:
+    """x·(1 + γ) + β, or x (Perez et al., 2018)."""
+    return x if film is None else x * (1 + film[0]) + film[1]
 
 
-def planes_of_neighbours(points: Tensor) -> Tensor:
+def normalised(gate: Tensor, previous: Tensor | None, film: Film | None) -> Tensor:
+    """Each token's gates of mean 0 and variance 1, which the text then modulates: adaptive layer normalisation.
+
+    As they are, gates lie around half the points before, nearly constant, and pillars that only see those learn late.
+    """
+    gate = gate[None] if previous is None else gate * previous
+    return modulate(F.layer_norm(gate, gate.shape[-1:]), film)
+
+
+def bare(gate: Tensor, previous: Tensor | None, film: Film | None) -> Tensor:
+    """The modulated gate times the points before."""
+    gate = modulate(gate[None], film)
+    return gate if previous is None else gate * previous
+
+
+def own_points(x: Tensor, points: Tensor) -> Tensor:
+    """Each element of the tokens has the same element of each pillar for its control points."""
+    return torch.cat([x[None], points])
+
+
+def neighbours_as_points(x: Tensor, points: Tensor) -> Tensor:
     """Five neighbours of the concatenation make one curve, so that a fifth of the outputs ignores every pillar."""
-    return planes_of_groups(points, 2)
+    neighbours = torch.cat([x[None], points]).permute(1, 2, 0, 3).flatten(2)  # [B, T, 5D]
+    return torch.stack(planes_of_groups(neighbours, 2).chunk(5, dim=2))
 
 
 def grid_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
@@ -56,6 +83,6 @@ def no_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "planar": Layout(as_they_are, rotary_2d, grid_code, torch.round, passes_on=True, middle=IDENTITY_MIDDLE),
-    "published": Layout(planes_of_neighbours, rotary_1d, no_code, torch.floor, passes_on=False, middle=0.0),
+    "planar": Layout(normalised, own_points, rotary_2d, grid_code, torch.round, passes_on=True, middle=IDENTITY_MIDDLE),
+    "published": Layout(bare, neighbours_as_points, rotary_1d, no_code, torch.floor, passes_on=False, middle=0.0),
 }

@@ -41,24 +41,45 @@ def test_published_layout_gives_the_published_velocity(version):
         golden.assert_near(flow(data["in.noisy"], data["in.text"], data["in.timestep"]), data["out.velocity"])
 
 
+def normalise(x: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over the channels."""
+    x = x - x.mean(dim=-1, keepdim=True)
+    return x / (x.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt()
+
+
+@pytest.mark.parametrize("version_has_text", [False, True])
+@pytest.mark.parametrize("layout", ["planar", "published"])
 @pytest.mark.parametrize("chained", [False, True])
-def test_block_ends_in_a_curve_over_its_pillars(chained):
+def test_block_ends_in_a_curve_over_its_pillars(chained, layout, version_has_text):
     """With attention, text and feed-forward silenced, a block is de Casteljau over the pillars of the gated tokens."""
-    block = FlowBlock(8, 2)
-    for layer in (block.self_attn.out_proj, block.cross_attn.out_proj, block.ffn[0]):
+    block = FlowBlock(8, 2, version_has_text, layout)
+    silent = [block.self_attn.out_proj, block.cross_attn.out_proj, block.ffn[0]]
+    for layer in silent:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
-    x, text = torch.randn(2, 6, 8), torch.randn(2, 1, 8)
-    previous = list(torch.randn(4, 2, 6, 8)) if chained else None
-    y, points = block(x, text, rotary_2d(2, 3, 4, x.device), previous)
-    gate = activate(x.double(), "sigmoid")
-    pillars = (block.p0, block.p1, block.p2, block.p3)
-    expected = [
-        pillar_oracle(pillar, gate if previous is None else gate * previous[k]) for k, pillar in enumerate(pillars)
-    ]
+    x, text, condition = torch.randn(2, 6, 8), torch.randn(2, 1, 8), torch.randn(2, 1, 8)
+    previous = torch.randn(4, 2, 6, 8) if chained else None
+    y, points = block(x, text, rotary_2d(2, 3, 4, x.device), previous, condition)
+    gate, expected, told = activate(x.double(), "sigmoid"), [], torch.zeros(1)
+    if version_has_text:
+        told = block.pillar_cross_attn(text)
+    for number in range(4):
+        film = getattr(block, f"film_p{number}")(condition) if version_has_text else torch.zeros(2, 1, 16)
+        gamma, beta = film.double().chunk(2, dim=-1)
+        carried = 1.0 if previous is None else previous[number]
+        if layout == "planar":
+            gated = normalise(gate * carried) * (1 + gamma) + beta
+        else:
+            gated = (gate * (1 + gamma) + beta) * carried
+        expected.append(pillar_oracle(getattr(block, f"p{number}"), gated) + told)
     for point, reference in zip(points, expected, strict=True):
-        torch.testing.assert_close(point.double(), reference, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(y.double(), de_casteljau(gate, expected), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(point.double(), reference, atol=3e-6, rtol=1e-5)
+    if layout == "planar":
+        reference = de_casteljau(gate, expected)
+    else:
+        five = torch.cat([x.double(), *expected], dim=-1).unflatten(-1, (8, 5))  # neighbours make a curve
+        reference = de_casteljau(activate(five[..., 0], "sigmoid"), list(five[..., 1:].unbind(-1)))
+    torch.testing.assert_close(y.double(), reference, atol=3e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(3, 4), (1, 1), (1, 5), (8, 2)])

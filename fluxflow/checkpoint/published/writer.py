@@ -105,6 +105,8 @@ def published_state(component: str, network: nn.Module) -> dict[str, Tensor]:
 def _obstacles(index: ModelIndex, components: Mapping[str, Any]) -> Iterator[str]:
     """Say what would be read as something else."""
     compressor = components["compressor"].config
+    if compressor["version"] not in READERS:
+        yield f"nothing published reads version {compressor['version']}: train one of {', '.join(READERS)}"
     if compressor["attn_heads"] != most_heads(compressor["d_model"]) or compressor["attn_ff_mult"] != 2:
         yield f"published readers take {most_heads(compressor['d_model'])} attention heads and attn_ff_mult=2"
     if "flow_processor" in components:
