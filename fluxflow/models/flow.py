@@ -86,11 +86,11 @@ class FlowBlock(nn.Module):
     def _start_as_identity(self) -> None:
         for mlp, value in zip((self.p0, self.p1, self.p2, self.p3), IDENTITY_POINTS, strict=True):
             *_, last = (layer for layer in mlp.modules() if isinstance(layer, nn.Linear))
-            last.weight.mul_(0.1)
+            last.weight.mul_(0.2)
             last.bias.fill_(inverse_silu(value))
         parts = [self.self_attn.out_proj, self.cross_attn.out_proj, self.ffn]
         if self.pillar_text:
-            parts += [self.pillar_cross_attn.out_proj, self.film_p0, self.film_p1, self.film_p2, self.film_p3]
+            parts.append(self.pillar_cross_attn.out_proj)
         for part in parts:
             for branch in part.modules():
                 if isinstance(branch, nn.Linear):

@@ -16,6 +16,7 @@ from fluxflow.diffusion.schedule import TIMESTEPS, network_time, noise_schedule
 from fluxflow.errors import CheckpointError
 from fluxflow.models import BertTextEncoder, FluxFlowProcessor, LatentSpace
 from fluxflow.training.images import to_signed
+from fluxflow.training.optimizers import scale_rate
 from fluxflow.training.randomness import step_generator
 from fluxflow.training.schedules import CosineSchedule, set_learning_rate
 
@@ -35,6 +36,8 @@ class FlowLitModule(LightningModule):
         text_encoder: its backbone is frozen, its projection trained.
         optimizer: makes an optimizer from parameters.
         learning_rate: factor of the learning rate at a step.
+        text_rate: rate of the text projection as a fraction of the flow's: what a caption says is a weak signal, and
+            the flow finds it only in embeddings that keep still.
         time_sampling: draws the timesteps of a batch.
         min_snr_gamma: bound of the min-SNR weight of the loss; None for the plain mean squared error.
         caption_dropout: share of captions replaced by the empty one, which guidance needs.
@@ -54,6 +57,7 @@ class FlowLitModule(LightningModule):
         optimizer: MakeOptimizer,
         learning_rate: CosineSchedule,
         time_sampling: TimeSampling,
+        text_rate: float = 1.0,
         min_snr_gamma: float | None = None,
         caption_dropout: float = 0.1,
         clip: float = 1.0,
@@ -66,6 +70,7 @@ class FlowLitModule(LightningModule):
         self.vae_hash = vae_hash(latent_space)
         self.flow_processor, self.text_encoder = flow_processor, text_encoder
         self.make_optimizer, self.learning_rate, self.time_sampling = optimizer, learning_rate, time_sampling
+        self.text_rate = text_rate
         self.min_snr_gamma, self.caption_dropout = min_snr_gamma, caption_dropout
         self.clip, self.log_every, self.seed = clip, log_every, seed
         alpha, sigma = noise_schedule()
@@ -84,7 +89,9 @@ class FlowLitModule(LightningModule):
             data.check_networks(self.vae_hash, text_hash(self.text_encoder))
 
     def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.exported.parameters())
+        optimizer = self.make_optimizer(self.exported.parameters())
+        scale_rate(optimizer, self.text_encoder.output_layer.parameters(), self.text_rate)
+        return optimizer
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         micro = batch_idx % self.trainer.accumulate_grad_batches

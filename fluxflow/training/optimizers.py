@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 
 def relative_adamw(
@@ -36,3 +36,14 @@ def relative_adamw(
         groups.setdefault(round(2 * math.log2(min(max(size, smallest), largest))), []).append(parameter)
     rates = [{"params": group, "lr": lr * 2 ** (power / 2)} for power, group in sorted(groups.items(), reverse=True)]
     return AdamW(rates, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
+
+
+def scale_rate(optimizer: Optimizer, parameters: Iterable[nn.Parameter], factor: float) -> None:
+    """Give some of an optimizer's parameters `factor` times their rate; before its first step."""
+    chosen = set(parameters)
+    groups, optimizer.param_groups = optimizer.param_groups, []
+    for group in groups:
+        for rate, params in ((1.0, [p for p in group["params"] if p not in chosen]),
+                             (factor, [p for p in group["params"] if p in chosen])):  # fmt: skip
+            if params:
+                optimizer.add_param_group(group | {"params": params, "lr": rate * group["lr"]})

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from fluxflow.training import relative_adamw
+from fluxflow.training.optimizers import scale_rate
 
 
 @pytest.mark.parametrize("size", [0.021, 0.05, 0.17, 0.29])
@@ -34,3 +35,16 @@ def test_a_checkpoint_brings_its_own_rates_back() -> None:
     other = relative_adamw([nn.Parameter(torch.full((3,), 0.05))], lr=0.01)
     other.load_state_dict(optimizer.state_dict())
     assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+
+
+def test_some_parameters_get_a_fraction_of_their_rate() -> None:
+    slow, fast = ([nn.Parameter(torch.full((3,), size)) for size in (0.05, 0.2)] for _ in "ab")
+    optimizer = relative_adamw([slow[0], fast[0], slow[1]], lr=0.01)
+    before = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    scale_rate(optimizer, slow, 0.25)
+    after = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert after == {id(p): before[id(p)] * (0.25 if p in set(slow) else 1) for p in (slow[0], fast[0], slow[1])}
+    for group in optimizer.param_groups:
+        group["params"][0].grad = torch.ones(3)
+    optimizer.step()
+    torch.testing.assert_close(0.05 - slow[0], 0.25 * (0.05 - fast[0]), rtol=1e-3, atol=0)
