@@ -10,28 +10,14 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from unittest import mock
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from fluxflow.kernels import bezier, conv
+from fluxflow import kernels
+from fluxflow.kernels import conv
 from fluxflow.losses import kl_divergence, reconstruction_loss
 from fluxflow.models import FluxCompressor, FluxExpander, activations
-
-
-@contextmanager
-def naive():
-    """Replaces both kernels by plain PyTorch for a while."""
-
-    def direct(function: type, x: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
-        convolve = F.conv2d if isinstance(layer, nn.Conv2d) else F.conv_transpose2d
-        return convolve(x, layer.weight, layer.bias, stride=2, padding=int(layer.padding[0]))
-
-    with mock.patch.object(conv, "_on_cpu", direct), mock.patch.object(activations, "bezier", bezier.bezier_reference):
-        yield
 
 
 def vae_step(dim: int, downscales: int, batch: int, side: int) -> Callable[[], None]:
@@ -80,7 +66,7 @@ def compare(name: str, step: Callable[[], None], pairs: int) -> None:
     ours, plain = [], []
     for _ in range(pairs + 1):  # the first pair warms up
         ours.append(seconds(step))
-        with naive():
+        with kernels.fast(False):
             plain.append(seconds(step))
     ratios = [b / a for a, b in zip(ours[1:], plain[1:], strict=True)]
     mine, other = statistics.median(ours[1:]), statistics.median(plain[1:])
@@ -106,7 +92,7 @@ def main() -> None:
     x = torch.randn(4, 160, 64, 64, requires_grad=True)
     curve = activations.BezierActivation("sigmoid", "silu")
     compare("Bézier forward + backward, [4, 160, 64, 64]", lambda: curve(x).sum().backward(), arguments.pairs)
-    with naive():
+    with kernels.fast(False):
         plain = saved_bytes(curve, x)
     print(f"{'its memory for the backward':44} {plain / 1e6:9.1f} MB {saved_bytes(curve, x) / 1e6:9.1f} MB")
 

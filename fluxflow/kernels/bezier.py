@@ -10,13 +10,19 @@ Let x be five planes [x_t | x_0 | x_1 | x_2 | x_3], t = f(x_t) and p_k = g(x_k).
 Autograd alone would keep about twenty tensors of the output's size; here the backward computes them again from x.
 """
 
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ACTIVATIONS = {
+from fluxflow.kernels import bezier_native, enabled
+
+ACTIVATIONS = {  # the kernels know them by their place here
     None: lambda x: x,
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
@@ -55,20 +61,74 @@ def activation_slope(x: Tensor, y: Tensor, activation: str | None) -> Tensor:
             return torch.ones_like(x)
 
 
+def point_weights(t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dy/dp_k for k = 0…3: the Bernstein polynomials."""
+    s = 1 - t
+    return s * s * s, 3 * s * s * t, 3 * s * t * t, t * t * t
+
+
+def curve_slope(t: Tensor, p0: Tensor, p1: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
+    """dy/dt, by the differences of neighbours."""
+    s = 1 - t
+    return 3 * (s * s * (p1 - p0) + 2 * s * t * (p2 - p1) + t * t * (p3 - p2))
+
+
 def bezier_backward(x: Tensor, grad: Tensor, dim: int, t_activation: str | None, p_activation: str | None) -> Tensor:
     """Gradient of `bezier` with respect to x, computed from x alone."""
     x_t, *x_p = x.chunk(5, dim)
     t = ACTIVATIONS[t_activation](x_t)
-    p0, p1, p2, p3 = points = [ACTIVATIONS[p_activation](plane) for plane in x_p]
-    s = 1 - t
-    weights = (s * s * s, 3 * s * s * t, 3 * s * t * t, t * t * t)
-    slope = 3 * (s * s * (p1 - p0) + 2 * s * t * (p2 - p1) + t * t * (p3 - p2))
-    grad_t = grad * slope * activation_slope(x_t, t, t_activation)
+    points = [ACTIVATIONS[p_activation](plane) for plane in x_p]
+    grad_t = grad * curve_slope(t, *points) * activation_slope(x_t, t, t_activation)
     grad_p = [
         grad * weight * activation_slope(plane, point, p_activation)
-        for weight, plane, point in zip(weights, x_p, points, strict=True)
+        for weight, plane, point in zip(point_weights(t), x_p, points, strict=True)
     ]
     return torch.cat([grad_t, *grad_p], dim)
+
+
+@cache
+def _triton() -> ModuleType | None:
+    """The kernels for CUDA; Triton comes with PyTorch's builds for it, but not for every system."""
+    return import_module("fluxflow.kernels.bezier_triton") if find_spec("triton") else None
+
+
+def _form(x: Tensor, dim: int) -> ModuleType | None:
+    """The module with the fastest kernels for x, or None where the plain form has to do."""
+    if not enabled() or x.numel() == 0 or x.shape[dim] % 5:
+        return None
+    match x.device.type:
+        case "cpu":
+            form = bezier_native
+        case "cuda":
+            form = _triton()
+        case _:
+            form = None
+    return form if form is not None and form.takes(x) else None
+
+
+def _in_memory_order(x: Tensor) -> tuple[list[int], Tensor]:
+    """The order of the dimensions in which x lies in memory, and x permuted to it: channels_last becomes B H W C.
+
+    Where x has gaps, the order stays and x is copied.
+    """
+    order = sorted(range(x.dim()), key=x.stride, reverse=True)
+    permuted = x.permute(order)
+    return (order, permuted) if permuted.is_contiguous() else (list(range(x.dim())), x.contiguous())
+
+
+def _run(form: ModuleType, x: Tensor, grad: Tensor | None, dim: int, kinds: tuple[str | None, str | None]) -> Tensor:
+    """The curve, or with `grad` its gradient with respect to x, by the kernels of a module."""
+    order, x = _in_memory_order(x.detach())
+    dim = order.index(dim % x.dim())
+    plane = x[(0,) * dim].numel() // 5
+    codes = [list(ACTIVATIONS).index(kind) for kind in kinds]
+    if grad is None:
+        result = x.new_empty(*x.shape[:dim], x.shape[dim] // 5, *x.shape[dim + 1 :])
+        form.forward(x, result, plane, *codes)
+    else:
+        result = torch.empty_like(x)
+        form.backward(x, grad.permute(order).contiguous(), result, plane, *codes)
+    return result.permute([order.index(i) for i in range(x.dim())])
 
 
 class _Bezier(torch.autograd.Function):
@@ -76,16 +136,27 @@ class _Bezier(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, dim: int, t_activation: str | None, p_activation: str | None) -> Tensor:
         ctx.save_for_backward(x)
         ctx.options = dim, t_activation, p_activation
-        return bezier_reference(x, dim, t_activation, p_activation)
+        form = _form(x, dim)
+        if form is None:
+            return bezier_reference(x, dim, t_activation, p_activation)
+        return _run(form, x, None, dim, (t_activation, p_activation))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (x,) = ctx.saved_tensors
-        return bezier_backward(x, grad, *ctx.options), None, None, None
+        dim, *kinds = ctx.options
+        form = _form(x, dim)
+        if form is None or torch.is_grad_enabled():  # somebody will differentiate this gradient again
+            return bezier_backward(x, grad, dim, *kinds), None, None, None
+        return _run(form, x, grad, dim, (kinds[0], kinds[1])), None, None, None
 
 
 def bezier(x: Tensor, dim: int, t_activation: str | None, p_activation: str | None) -> Tensor:
     """Cubic Bézier of five planes: 5C → C along `dim`, keeping only x for the backward.
+
+    On CPU compiled C computes it for float32 and bfloat16 (bezier_native.py), on CUDA Triton for these and float16
+    (bezier_triton.py). Other dtypes, gradients that are differentiated again, and machines without the compiler take
+    the plain form.
 
     Args:
         x: [t | p0 | p1 | p2 | p3], concatenated along `dim`.
@@ -93,4 +164,34 @@ def bezier(x: Tensor, dim: int, t_activation: str | None, p_activation: str | No
         t_activation: applied to the plane t: "sigmoid", "silu", "tanh", "relu" or None.
         p_activation: applied to the four planes of control points, likewise.
     """
+    if torch.compiler.is_compiling() or not enabled():  # a compiler fuses the plain form, with what is around it
+        return bezier_reference(x, dim, t_activation, p_activation)
     return _Bezier.apply(x, dim, t_activation, p_activation)
+
+
+class _TrainedBezier(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *points: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *points)
+        return cubic_bezier(torch.sigmoid(x.to(points[0].dtype)), *points)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        x, *points = ctx.saved_tensors
+        t = torch.sigmoid(x.to(grad.dtype))
+        grad_x = grad * curve_slope(t, *points) * (t * (1 - t))
+        # Sums over all that shares a point: a reduction, in the same order each time.
+        grad_p = [(grad * weight).sum_to_size(p.shape) for weight, p in zip(point_weights(t), points, strict=True)]
+        return grad_x.to(x.dtype), *grad_p
+
+
+def trained_bezier(x: Tensor, p0: Tensor, p1: Tensor, p2: Tensor, p3: Tensor) -> Tensor:
+    """The curve of sigmoid(x) with points that are parameters, keeping only x and the points for the backward.
+
+    Args:
+        x: any shape; computed in the dtype of the points, whatever its own.
+        p0, p1, p2, p3: of one shape, broadcast against x.
+    """
+    if torch.compiler.is_compiling() or not enabled():
+        return cubic_bezier(torch.sigmoid(x.to(p0.dtype)), p0, p1, p2, p3)
+    return _TrainedBezier.apply(x, p0, p1, p2, p3)

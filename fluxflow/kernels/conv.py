@@ -1,21 +1,29 @@
-"""Stride-2 convolutions whose weight gradient is taken in four stride-1 phases on CPU.
+"""Stride-2 convolutions in several forms that are equal up to rounding, and the choice among them.
 
 A stride-2 layer correlates a small map s with a big map b, whichever of the two is its input:
 
     ∂L/∂w[k] = Σ_i  s[i] · b[2i + k − padding]
 
 For k = 2a + r only every second element of b takes part, so with b_q[j] = b[2j + q] this is a stride-1 weight gradient
-of half the kernel size for each of the 2×2 phases r. oneDNN runs those at the speed of a matrix product, and the
-strided one several times slower; the result is the same up to rounding. Elsewhere than on CPU PyTorch's own gradient is
-used.
+of half the kernel size for each of the 2×2 phases r. On CPU oneDNN runs those at the speed of a matrix product, and the
+strided one several times slower, so there the phases are always taken. The transposed layer has two more forms, in
+transposed.py. On CUDA the forms of a layer are timed once for each shape, dtype and device where
+`torch.backends.cudnn.benchmark` allows such trials; otherwise PyTorch's own form is used.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.grad import conv2d_weight
+
+from fluxflow.kernels import enabled, transposed
+from fluxflow.kernels.choice import Choice
+
+Form = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]  # of input, weight, bias and padding
 
 
 def phase(big: Tensor, dim: int, r: int, half: int, padding: int, length: int) -> Tensor:
@@ -85,24 +93,83 @@ class _ConvTranspose(torch.autograd.Function):
         )
 
 
-def _on_cpu(function: type[torch.autograd.Function], x: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
-    """Applies the phase form in the dtype that autocast would choose, and adds the bias."""
-    weight, bias, padding = layer.weight, layer.bias, layer.padding[0]
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    y = function.apply(x, weight, padding)
+def _direct(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    return F.conv2d(x, weight, bias, stride=2, padding=padding)
+
+
+def _phased(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    y = _Conv.apply(x, weight, padding)
     return y if bias is None else y + bias[:, None, None]
 
 
+def _direct_transposed(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    return F.conv_transpose2d(x, weight, bias, stride=2, padding=padding)
+
+
+def _phased_transposed(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    y = _ConvTranspose.apply(x, weight, padding)
+    return y if bias is None else y + bias[:, None, None]
+
+
+FORMS: Mapping[str, Form] = {"direct": _direct, "phased gradient": _phased}
+TRANSPOSED_FORMS: Mapping[str, Form] = {
+    "direct": _direct_transposed,
+    "phased gradient": _phased_transposed,
+    "four convolutions": transposed.four_convolutions,
+    "one convolution": transposed.one_convolution,
+}
+choice = Choice()
+
+
+def fastest(
+    forms: Mapping[str, Form], x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, choice: Choice
+) -> str:
+    """The name of the form that is fastest for tensors like these: forward, and backward where there will be one."""
+    wanted = [tensor.requires_grad and torch.is_grad_enabled() for tensor in (x, weight)]
+    layout = x.is_contiguous(memory_format=torch.channels_last)
+    # the parts that decide; the names of the forms tell the two kinds of layer apart
+    key = (*forms, x.shape, weight.shape, padding, x.dtype, x.device, layout, *wanted)
+
+    def trial(form: Form) -> None:
+        inputs = [tensor.detach().requires_grad_(need) for tensor, need in zip((x, weight), wanted, strict=True)]
+        # Own hooks: those of a surrounding checkpoint would count what is saved here, and miss it when it recomputes.
+        with torch.enable_grad(), saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+            y = form(inputs[0], inputs[1], None if bias is None else bias.detach(), padding)
+            if y.requires_grad:
+                torch.autograd.grad(y, [tensor for tensor in inputs if tensor.requires_grad], y.detach())
+
+    return choice.fastest(key, {name: lambda form=form: trial(form) for name, form in forms.items()})
+
+
+def _may_time() -> bool:
+    """Whether trials are allowed: not under a compiler or in a graph's capture, nor where runs must repeat exactly."""
+    cudnn = torch.backends.cudnn
+    allowed = cudnn.benchmark and not cudnn.deterministic and not torch.are_deterministic_algorithms_enabled()
+    return allowed and not torch.compiler.is_compiling() and not torch.cuda.is_current_stream_capturing()
+
+
+def _run(forms: Mapping[str, Form], x: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    """Applies the layer in the form for its device, in the dtype that autocast would choose."""
+    weight, bias, padding, device = layer.weight, layer.bias, int(layer.padding[0]), x.device.type
+    if not enabled() or device not in ("cpu", "cuda"):
+        return forms["direct"](x, weight, bias, padding)
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    name = "phased gradient" if device == "cpu" else "direct"
+    if device == "cuda" and _may_time():
+        name = fastest(forms, x, weight, bias, padding, choice)
+    return forms[name](x, weight, bias, padding)
+
+
 class Conv2dStride2(nn.Conv2d):
-    """nn.Conv2d of stride 2 with an even, square kernel: same parameters and numbers, faster weight gradient on CPU."""
+    """nn.Conv2d of stride 2 with an even, square kernel: same parameters and numbers, in the fastest form."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, padding: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=2, padding=padding)
 
     def forward(self, input: Tensor) -> Tensor:
-        return _on_cpu(_Conv, input, self) if input.device.type == "cpu" else super().forward(input)
+        return _run(FORMS, input, self)
 
 
 class ConvTranspose2dStride2(nn.ConvTranspose2d):
@@ -112,6 +179,4 @@ class ConvTranspose2dStride2(nn.ConvTranspose2d):
         super().__init__(in_channels, out_channels, kernel_size, stride=2, padding=padding)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if input.device.type == "cpu" and output_size is None:
-            return _on_cpu(_ConvTranspose, input, self)
-        return super().forward(input, output_size)
+        return _run(TRANSPOSED_FORMS, input, self) if output_size is None else super().forward(input, output_size)

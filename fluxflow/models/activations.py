@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fluxflow.kernels.bezier import ACTIVATIONS, bezier, cubic_bezier
+from fluxflow.kernels.bezier import ACTIVATIONS, bezier, trained_bezier
 
 # With these control points a curve of t = sigmoid(x) is y = 3.2 + 2·u + 1.2·u³ with u = tanh(x / 2): 3.2 + x within 0.1
 # up to |x| = 2.5 and 0.3 up to |x| = 3. Networks start from it, since a signal then reaches through any number of
@@ -94,5 +94,4 @@ class TrainableBezier(nn.Module):
         points = (self.p0, self.p1, self.p2, self.p3)
         if self.channel_only and x.dim() == 4:
             points = (p[:, None, None] for p in points)
-        t = torch.sigmoid(x.to(self.p0.dtype))  # under autocast the curve stays in the precision of its points
-        return cubic_bezier(t, *(p.expand_as(x) for p in points))
+        return trained_bezier(x, *points)  # under autocast the curve stays in the precision of its points

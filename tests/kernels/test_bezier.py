@@ -1,10 +1,13 @@
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxflow.kernels.bezier import bezier, bezier_reference, cubic_bezier
-from tests.oracles import bezier_planes, de_casteljau
+from fluxflow.kernels import fast
+from fluxflow.kernels.bezier import bezier, bezier_reference, cubic_bezier, trained_bezier
+from tests.oracles import activate, bezier_planes, de_casteljau
 
 KINDS = [None, "sigmoid", "silu", "tanh", "relu"]
 SHAPES = st.lists(st.integers(1, 6), min_size=2, max_size=5)
@@ -13,6 +16,23 @@ SHAPES = st.lists(st.integers(1, 6), min_size=2, max_size=5)
 def relative_error(value: torch.Tensor, expected: torch.Tensor) -> float:
     value, expected = value.detach().double(), expected.detach().double()
     return float((value - expected).abs().max() / expected.abs().max().clamp_min(1e-3))
+
+
+def drawn(shape: Sequence[int]) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def assert_equals_float64(x: torch.Tensor, dim: int, *kinds: str | None, tolerance: float = 2e-6) -> None:
+    """Output and gradient against the oracle, which autograd differentiates in float64."""
+    x = x.detach().requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    y, expected = bezier(x, dim, *kinds), bezier_planes(exact, dim, *kinds)
+    upstream = torch.randn(y.shape, dtype=torch.float64).to(y.dtype)
+    (gradient,) = torch.autograd.grad(y, x, upstream)
+    (expected_gradient,) = torch.autograd.grad(expected, exact, upstream.double())
+    assert (y.shape, y.dtype, gradient.dtype) == (expected.shape, x.dtype, x.dtype)
+    assert relative_error(y, expected) <= tolerance
+    assert relative_error(gradient, expected_gradient) <= tolerance
 
 
 def away_from_kinks(*shape: int) -> torch.Tensor:
@@ -38,14 +58,16 @@ def test_curve_passes_through_its_ends():
 def test_fused_equals_oracle_and_reference(t_activation, p_activation, shape, channels, data):
     dim = data.draw(st.integers(0, len(shape) - 1))
     shape[dim] = 5 * channels
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), requires_grad=True)
-    fused, reference = (f(x, dim, t_activation, p_activation) for f in (bezier, bezier_reference))
-    assert relative_error(fused, bezier_planes(x, dim, t_activation, p_activation)) <= 2e-6
-    assert relative_error(fused, reference) <= 2e-6
-    upstream = torch.randn_like(fused)
-    (gradient,) = torch.autograd.grad(fused, x, upstream)
-    (expected,) = torch.autograd.grad(reference, x, upstream)
-    assert relative_error(gradient, expected) <= 2e-6
+    assert_equals_float64(drawn(shape), dim, t_activation, p_activation)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dim"),
+    [((2, 10, 17, 31), 1), ((3, 7, 5 * 67), 2), ((2, 5 * 301), 1), ((1, 20, 33, 65), 1), ((5, 3, 4), 0)],
+)
+@pytest.mark.parametrize("kinds", [("sigmoid", "silu"), ("tanh", "tanh"), ("silu", None)])
+def test_planes_longer_and_shorter_than_a_tile(shape, dim, kinds):
+    assert_equals_float64(drawn(shape), dim, *kinds)
 
 
 @pytest.mark.parametrize("t_activation", KINDS)
@@ -65,19 +87,118 @@ def test_keeps_its_input_only():
     y.sum().backward()
 
 
-def test_non_contiguous_input():
-    x = torch.randn(2, 6, 7, 20).permute(0, 3, 1, 2).requires_grad_()
+def permuted(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def with_gaps(x: torch.Tensor) -> torch.Tensor:
+    return x.repeat_interleave(2, 3)[..., ::2]
+
+
+@pytest.mark.parametrize("layout", [permuted, with_gaps, lambda x: x[:1].expand(3, -1, -1, -1)])
+def test_other_layouts(layout):
+    assert_equals_float64(layout(drawn((2, 20, 6, 7))), 1, "sigmoid", "silu")
+
+
+def test_channels_last_stays_so():
+    x = torch.randn(2, 20, 6, 7).to(memory_format=torch.channels_last).requires_grad_()
     y = bezier(x, 1, "sigmoid", None)
-    assert relative_error(y, bezier_planes(x, 1, "sigmoid", None)) <= 2e-6
-    (gradient,) = torch.autograd.grad(y.square().sum(), x)
-    (expected,) = torch.autograd.grad(bezier_reference(x.contiguous(), 1, "sigmoid", None).square().sum(), x)
-    assert relative_error(gradient, expected) <= 2e-6
-
-
-def test_bfloat16_stays_bfloat16():
-    x = torch.randn(3, 20, dtype=torch.bfloat16, requires_grad=True)
-    y = bezier(x, 1, "sigmoid", "tanh")
-    assert y.dtype == torch.bfloat16
-    assert relative_error(y, bezier_planes(x, 1, "sigmoid", "tanh")) <= 3e-2
     (gradient,) = torch.autograd.grad(y.sum(), x)
-    assert gradient.dtype == torch.bfloat16
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("kinds", [("sigmoid", "silu"), ("tanh", "relu"), ("silu", "sigmoid"), ("relu", None)])
+def test_bfloat16_is_rounded_once(kinds):
+    """Half a unit in the last of eight digits, since all between reading and writing is float32."""
+    assert_equals_float64(drawn((3, 20, 9, 31)).bfloat16(), 1, *kinds, tolerance=2**-8)
+
+
+@pytest.mark.parametrize("kinds", [("sigmoid", None), ("sigmoid", "silu"), ("tanh", "tanh"), ("relu", "relu")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_not_finite_stays_so(kinds, dtype):
+    """Each plane in turn holds a NaN; training looks for it in output and gradient."""
+    for plane in range(5):
+        x = torch.randn(5, 40).to(dtype)
+        x[plane, 7] = torch.nan
+        x.requires_grad_()
+        y = bezier(x, 0, *kinds)
+        assert y[0].isnan().nonzero().tolist() == [[7]]
+        (gradient,) = torch.autograd.grad(y.nansum(), x)
+        if kinds[0] != "relu":
+            assert gradient[0, 7].isnan()
+        assert gradient[:, :7].isfinite().all()
+        assert gradient[:, 8:].isfinite().all()
+    x = torch.full((5, 3), torch.inf).to(dtype)
+    assert torch.equal(bezier(x, 0, *kinds).isfinite(), bezier_reference(x, 0, *kinds).isfinite())
+
+
+@pytest.mark.parametrize("kinds", [("sigmoid", "silu"), ("tanh", "tanh"), ("sigmoid", "sigmoid")])
+def test_far_from_zero(kinds):
+    x = torch.linspace(-300, 300, 4001).repeat(5, 1)
+    assert_equals_float64(x.clamp(-80, 80), 0, *kinds)
+    assert bezier(x, 0, *kinds).isfinite().all()
+
+
+def test_float32_second_derivative_is_that_of_the_reference():
+    x = torch.randn(2, 20, 5, 5)
+    values = []
+    for function in (bezier, bezier_reference):
+        inputs = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(
+            function(inputs, 1, "sigmoid", "silu").square().sum(), inputs, create_graph=True
+        )
+        values.append(torch.autograd.grad(gradient.square().sum(), inputs)[0])
+    assert relative_error(*values) <= 2e-6
+
+
+def test_under_autocast():
+    x = torch.randn(2, 20, 5, 5, dtype=torch.bfloat16)
+    expected = bezier(x, 1, "sigmoid", "silu")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(bezier(x, 1, "sigmoid", "silu"), expected)
+        assert bezier(x.float(), 1, "sigmoid", "silu").dtype == torch.float32
+
+
+def test_the_switch_leads_to_the_reference():
+    x = torch.randn(2, 20, 5, 5)
+    with fast(False):
+        assert torch.equal(bezier(x, 1, "sigmoid", "silu"), bezier_reference(x, 1, "sigmoid", "silu"))
+    assert not torch.equal(bezier(x, 1, "sigmoid", "silu"), bezier_reference(x, 1, "sigmoid", "silu"))
+
+
+@given(shape=SHAPES, data=st.data())
+def test_trained_points(shape, data):
+    """Output and all gradients against the oracle in float64, for points that any dimensions share."""
+    points_shape = [data.draw(st.sampled_from([1, size])) for size in shape][data.draw(st.integers(0, 1)) :]
+    inputs = [drawn(shape), *torch.randn(4, *points_shape, generator=torch.Generator().manual_seed(1))]
+    results = []
+    for function, dtype in ((trained_bezier, torch.float32), (trained_oracle, torch.float64)):
+        leaves = [tensor.to(dtype).requires_grad_() for tensor in inputs]
+        y = function(*leaves)
+        results.append([y, *torch.autograd.grad(y, leaves, drawn(shape).to(dtype))])
+    for value, expected in zip(*results, strict=True):
+        assert value.shape == expected.shape
+        assert relative_error(value, expected) <= 2e-6
+
+
+def trained_oracle(x: torch.Tensor, *points: torch.Tensor) -> torch.Tensor:
+    return de_casteljau(activate(x, "sigmoid"), list(points))
+
+
+def test_trained_points_keep_input_and_points_only():
+    kept = []
+    x = torch.randn(2, 4, 8, 8, dtype=torch.bfloat16, requires_grad=True)
+    points = [torch.randn(4, 1, 1, requires_grad=True) for _ in range(4)]
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        y = trained_bezier(x, *points)
+    assert [tensor.data_ptr() for tensor in kept] == [tensor.data_ptr() for tensor in (x, *points)]
+    assert y.dtype == torch.float32
+    assert torch.autograd.grad(y.sum(), x)[0].dtype == torch.bfloat16
+
+
+def test_trained_points_have_second_derivatives():
+    x = torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True)
+    points = [torch.randn(3, 1, dtype=torch.float64, requires_grad=True) for _ in range(4)]
+    assert torch.autograd.gradcheck(trained_bezier, (x, *points))
+    assert torch.autograd.gradgradcheck(trained_bezier, (x, *points))

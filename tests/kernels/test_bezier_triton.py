@@ -1,0 +1,72 @@
+"""The Triton kernels: on a GPU where there is one, else in Triton's interpreter."""
+
+import importlib
+import os
+from types import ModuleType
+from unittest import mock
+
+import pytest
+import torch
+
+from fluxflow.kernels import bezier as plain
+from tests.kernels.test_bezier import KINDS, relative_error
+from tests.oracles import bezier_planes
+
+pytest.importorskip("triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+HALF = {torch.float32: 2e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
+
+
+@pytest.fixture(scope="module")
+def form() -> ModuleType:
+    with mock.patch.dict(os.environ, {"TRITON_INTERPRET": "0" if DEVICE == "cuda" else "1"}):
+        return importlib.import_module("fluxflow.kernels.bezier_triton")
+
+
+def assert_equals_float64(form: ModuleType, x: torch.Tensor, dim: int, *kinds: str | None) -> None:
+    """Output and gradient against the oracle."""
+    exact = x.double().requires_grad_()
+    expected = bezier_planes(exact, dim, *kinds)
+    upstream = torch.randn(expected.shape, device=x.device).to(x.dtype)
+    (expected_gradient,) = torch.autograd.grad(expected, exact, upstream.double())
+    y, gradient = (plain._run(form, x, grad, dim, kinds) for grad in (None, upstream))
+    assert (y.dtype, gradient.dtype) == (x.dtype, x.dtype)
+    assert relative_error(y, expected) <= HALF[x.dtype]
+    assert relative_error(gradient, expected_gradient) <= HALF[x.dtype]
+
+
+@pytest.mark.parametrize("t_activation", KINDS)
+@pytest.mark.parametrize("p_activation", KINDS)
+def test_all_activations(form, t_activation, p_activation):
+    assert_equals_float64(form, torch.randn(2, 15, 7, 5, device=DEVICE), 1, t_activation, p_activation)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((2, 20, 16, 16), 1), ((3, 7, 5 * 67), 2), ((2, 5 * 301), 1), ((1, 10, 33, 65), 1), ((5, 1), 0)]
+)
+def test_shapes(form, dtype, shape, dim):
+    assert_equals_float64(form, torch.randn(shape, device=DEVICE).to(dtype), dim, "sigmoid", "silu")
+
+
+def test_channels_last(form):
+    x = torch.randn(2, 20, 9, 7, device=DEVICE).to(memory_format=torch.channels_last)
+    assert_equals_float64(form, x, 1, "sigmoid", "silu")
+    y = plain._run(form, x, None, 1, ("sigmoid", "silu"))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_nan_stays(form):
+    x = torch.randn(5, 40, device=DEVICE)
+    x[3, 7] = torch.nan
+    assert plain._run(form, x, None, 0, ("sigmoid", "relu"))[0].isnan().nonzero().tolist() == [[7]]
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+def test_cuda_tensors_come_here(form):
+    x = torch.randn(2, 20, 8, 8, device="cuda", requires_grad=True)
+    assert plain._form(x.detach(), 1) is form
+    y = plain.bezier(x, 1, "sigmoid", "silu")
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    (expected,) = torch.autograd.grad(plain.bezier_reference(x.double(), 1, "sigmoid", "silu").sum(), x)
+    assert relative_error(gradient, expected) <= 2e-6
