@@ -182,6 +182,7 @@ def build_training(config: DictConfig) -> Training:
         warnings.filterwarnings("ignore", message)
     torch.manual_seed(config.seed)
     torch.set_float32_matmul_precision(config.matmul_precision)
+    torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"  # convolutions do not ask the line above
     data, module = build(config.data), build(config.stage)
     callbacks = [callback for callback in build(config.callbacks).values() if callback is not None]
     interruption = Interruption()

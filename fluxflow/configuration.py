@@ -98,11 +98,6 @@ def check_combinations(config: dict[str, Any]) -> None:
         if config["trainer"]["strategy"] == "fsdp":
             raise ConfigError("strategy=fsdp is for stage=flow alone: take strategy=ddp for stage=vae.")
     if stage == FLOW_MODULE:
-        if half and config["stage"]["optimizer"].get("fused"):
-            raise ConfigError(
-                "stage.optimizer.fused=true takes the scaled gradients of precision=fp16, which clipping by hand must "
-                "not see: take stage.optimizer.fused=false."
-            )
         if config["vae"] is None:
             raise ConfigError("stage=flow needs the VAE of stage 1: give vae=<its run or model folder>.")
         check_vae(config["vae"], config["model"])

@@ -17,5 +17,9 @@ class CheckpointError(FluxFlowError):
     """A run, model folder or checkpoint that is missing or does not fit."""
 
 
+class TrainingError(FluxFlowError):
+    """A run that cannot go on."""
+
+
 class TextEncoderError(FluxFlowError):
     """A text model that cannot be found or reached."""

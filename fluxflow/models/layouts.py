@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fluxflow.models.activations import IDENTITY_MIDDLE, planes_of_groups
 from fluxflow.models.attention import rotary_1d, rotary_2d
+from fluxflow.models.norms import in_float32
 from fluxflow.models.packet import position_code
 
 Film = tuple[Tensor, Tensor]
@@ -52,7 +53,7 @@ def normalised(gate: Tensor, previous: Tensor | None, film: Film | None) -> Tens
     As they are, gates lie around half the points before, nearly constant, and pillars that only see those learn late.
     """
     gate = gate[None] if previous is None else gate * previous
-    return modulate(F.layer_norm(gate, gate.shape[-1:]), film)
+    return modulate(F.layer_norm(in_float32(gate), gate.shape[-1:]), film)
 
 
 def bare(gate: Tensor, previous: Tensor | None, film: Film | None) -> Tensor:

@@ -21,6 +21,7 @@ from fluxflow.models.activations import (
     inverse_silu,
 )
 from fluxflow.models.conditioning import SPADE, ContextAttentionMixer
+from fluxflow.models.norms import GroupNorm, LayerNorm
 from fluxflow.models.packet import add_coordinates, latent_size_of, pack, position_code, to_map, to_tokens
 from fluxflow.versions import DEFAULT_VERSION, Version, version_of
 
@@ -76,9 +77,9 @@ class TokenAttention(nn.Module):
     def __init__(self, dim: int, heads: int, ff_mult: int) -> None:
         super().__init__()
         hidden = dim * ff_mult
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
         self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self.ff = nn.Sequential(*curved(nn.Linear(dim, hidden * 5)), nn.Linear(hidden, dim))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -145,7 +146,7 @@ class FluxCompressor(nn.Module):
         self.mu_activation = TrainableBezier((d_model,), -2.0, -0.5, 0.5, 2.0, channel_only=True)
         self.logvar_activation = TrainableBezier((d_model,), -6.0, -4.7, -3.3, -2.0, channel_only=True)
         self.token_attn = nn.ModuleList(TokenAttention(d_model, attn_heads, attn_ff_mult) for _ in range(attn_layers))
-        self.final_norm = nn.LayerNorm(d_model) if kind.token_norm else None
+        self.final_norm = LayerNorm(d_model) if kind.token_norm else None
         self.context_proj = nn.Linear(d_model, kind.context_channels) if kind.context_channels else None
 
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -248,10 +249,10 @@ class FluxExpander(nn.Module):
         self.context_mixer = ContextAttentionMixer(d_model).requires_grad_(False) if kind.context_mixer else None
         self.to_rgb_conv = nn.Sequential(
             nn.Conv2d(d_model, 96, 3, padding=1),
-            nn.GroupNorm(8, 96),
+            GroupNorm(8, 96),
             nn.SiLU(inplace=True),
             nn.Conv2d(96, 48, 3, padding=1),
-            nn.GroupNorm(8, 48),
+            GroupNorm(8, 48),
             nn.SiLU(inplace=True),
             nn.Conv2d(48, 3, 1),
         )

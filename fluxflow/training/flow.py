@@ -1,12 +1,12 @@
 """Stage 2: the flow over the latent tokens of a frozen VAE, conditioned on text."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from fluxflow.checkpoint import text_hash, vae_hash
@@ -14,7 +14,9 @@ from fluxflow.data import LatentDataModule
 from fluxflow.diffusion.prediction import add_noise, min_snr_weight, velocity
 from fluxflow.diffusion.schedule import TIMESTEPS, network_time, noise_schedule
 from fluxflow.errors import CheckpointError
+from fluxflow.metrics import flops
 from fluxflow.models import BertTextEncoder, FluxFlowProcessor, LatentSpace
+from fluxflow.training.gradients import FiniteCheck, clip, unscale
 from fluxflow.training.images import to_signed
 from fluxflow.training.optimizers import scale_rate
 from fluxflow.training.randomness import step_generator
@@ -73,6 +75,8 @@ class FlowLitModule(LightningModule):
         self.text_rate = text_rate
         self.min_snr_gamma, self.caption_dropout = min_snr_gamma, caption_dropout
         self.clip, self.log_every, self.seed = clip, log_every, seed
+        self.check_finite = FiniteCheck()
+        self._last_loss = torch.tensor(0.0)
         alpha, sigma = noise_schedule()
         self.register_buffer("alpha", alpha[:, None, None], persistent=False)
         self.register_buffer("sigma", sigma[:, None, None], persistent=False)
@@ -100,10 +104,25 @@ class FlowLitModule(LightningModule):
         keep = torch.rand(count, generator=generator, device=self.device) >= self.caption_dropout
         timesteps = self.time_sampling(count, generator)
         loss = self._loss(batch, keep, timesteps, generator, self.min_snr_gamma)
+        self._last_loss = loss.detach()
         if (self.global_step + 1) % self.log_every == 0:
             self.log("loss", loss.detach(), prog_bar=True)
             self.log("train/loss", loss.detach())
         return loss
+
+    def flops(self, batch: dict[str, Any]) -> int:
+        """Floating-point operations of the training step with this batch, the frozen language model left out."""
+        compressor, text, total = self.latent_space.compressor.config, self.text_encoder.config, 0
+        latent, count = batch.get("mean"), len(batch["caption"])
+        if latent is None:
+            height, width = batch["image"].shape[2:]
+            tokens = math.prod(self.latent_space.latent_size(height, width))
+            total += flops.posterior(compressor, count, height, width).forward
+        else:
+            tokens = latent.shape[2] * latent.shape[3]
+        total += flops.packet(compressor, count, tokens).forward
+        total += flops.text_projection(self.text_encoder.hidden_size, text["embed_dim"], count).training
+        return total + flops.flow(self.flow_processor.config, count, tokens).training
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Mean squared error of the velocity over evenly spread timesteps; noise and times are always the same."""
@@ -150,14 +169,16 @@ class FlowLitModule(LightningModule):
     def _text(self, batch: dict[str, Any], keep: Tensor) -> Tensor:
         """The embeddings [B, text] of the captions, of the empty one where `keep` [B] says no."""
         if "text" in batch:
-            features = torch.where(keep[:, None], batch["text"].float(), batch["no_text"].float())
-            return self.text_encoder.output_layer(features)
-        captions = [caption if kept else "" for caption, kept in zip(batch["caption"], keep.tolist(), strict=True)]
-        return self.text_encoder.encode(captions)
+            features, empty = batch["text"], batch["no_text"]
+        else:
+            features, empty = self.text_encoder.caption_features([*batch["caption"], ""]).split([len(keep), 1])
+        return self.text_encoder.output_layer(torch.where(keep[:, None], features.float(), empty.float()))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         rate = set_learning_rate(optimizer, self.learning_rate(self.global_step))
-        norm = clip_grad_norm_(self.exported.parameters(), self.clip)
+        unscale(optimizer, self.trainer.precision_plugin)
+        norm = clip(optimizer, self.clip)
+        self.check_finite(self.global_step, {"flow": self._last_loss}, {"flow": norm})
         if (self.global_step + 1) % self.log_every == 0:
             self.log_dict({"train/grad_norm": norm, "train/lr": rate, "step": float(self.global_step + 1)})
 

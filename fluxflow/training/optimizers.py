@@ -14,7 +14,7 @@ def relative_adamw(
     largest: float = 0.3,
     betas: tuple[float, float] = (0.9, 0.99),
     weight_decay: float = 0.0,
-    fused: bool = False,
+    fused: bool = True,
 ) -> AdamW:
     """AdamW whose rates are relative to the size of each tensor at the start (as in Adafactor, Shazeer & Stern, 2018).
 
@@ -28,7 +28,7 @@ def relative_adamw(
         smallest, largest: bounds of that root mean square; a tensor that starts at zero counts as the smallest.
         betas: decay of the running means of the gradient and of its square.
         weight_decay: decoupled, as a fraction of each tensor's own rate.
-        fused: one kernel for all tensors of a group; not for fp16, whose scaled gradients would be clipped.
+        fused: one kernel for all tensors of a group.
     """
     groups: dict[int, list[nn.Parameter]] = {}
     for parameter in parameters:

@@ -1,12 +1,12 @@
 """Stage 1: the VAE against a patch discriminator."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from fluxflow.losses import (
@@ -19,9 +19,10 @@ from fluxflow.losses import (
     r1_penalty,
     reconstruction_loss,
 )
-from fluxflow.metrics import psnr, ssim
+from fluxflow.metrics import flops, psnr, ssim
 from fluxflow.models import FluxCompressor, FluxExpander, LatentSpace, PatchDiscriminator
 from fluxflow.training.accumulation import hold_gradients
+from fluxflow.training.gradients import FiniteCheck, clip
 from fluxflow.training.images import to_signed
 from fluxflow.training.randomness import step_generator
 from fluxflow.training.schedules import CosineSchedule, set_learning_rate
@@ -33,7 +34,8 @@ class VAELitModule(LightningModule):
     """Trains the VAE on L1 + mse_weight·MSE + β·KL + gan_weight·hinge, and the discriminator on hinge + R1.
 
     A step encodes once and decodes once. The unit of every schedule is the generator's optimizer step, which is
-    `trainer.global_step`: the discriminator's optimizer is stepped past Lightning's counter.
+    `trainer.global_step`: the discriminator's optimizer is stepped past Lightning's counter. Under autocast the losses,
+    R1 with all that it differentiates, and the way back are left to the types that they have.
 
     Args:
         compressor, expander, discriminator: the networks.
@@ -86,6 +88,7 @@ class VAELitModule(LightningModule):
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.clip, self.accumulate = clip, accumulate
         self.statistics_images, self.log_every, self.seed = statistics_images, log_every, seed
+        self.check_finite = FiniteCheck()
 
     @property
     def exported(self) -> nn.Module:
@@ -103,24 +106,29 @@ class VAELitModule(LightningModule):
             real, training=True, eps=self._noise(real, step, batch_idx % self.accumulate)
         )
         fake = self.latent_space.expander(packed, latent_size=(mu.shape[2], mu.shape[3]))
-        context = packed[:, :-1, : mu.shape[1]].mean(dim=1).detach()
+        context = packed[:, :-1, : mu.shape[1]].float().mean(dim=1).detach()
 
-        metrics = {}
+        losses, norms, metrics = {}, {}, {}
         adversarial = self.gan_weight * linear_ramp(step, self.gan_start, self.gan_ramp)
         if adversarial > 0:
-            metrics |= self._discriminator_step(real, fake.detach(), context, step, last)
+            critic = self._discriminator_step(real, fake.detach(), context, step, last)
+            losses["discriminator"], norms["discriminator"], metrics = critic
 
         beta = self.beta * cosine_warmup(step, self.beta_warmup)
         reconstruction = reconstruction_loss(fake, real, self.mse_weight)
         kl = kl_divergence(mu.float(), logvar.float(), self.free_bits)
         loss = reconstruction + beta * kl
         if adversarial > 0:
-            loss = loss + adversarial * hinge_generator_loss(self.discriminator(fake, context))
-        metrics |= self._generator_step(loss, step, last)
+            loss = loss + adversarial * hinge_generator_loss(self.discriminator(fake, context).float())
+        counted, optimizer, _ = self._optimizers()
+        losses["generator"], norms["generator"] = loss, self._backward_and_step(loss, optimizer, counted, step, last)
+        if last:
+            self.check_finite(step, losses, norms)
 
         if last and self.global_step % self.log_every == 0:
             self.log("loss", loss.detach(), prog_bar=True)
             metrics |= {"l1_mse": reconstruction.detach(), "kl": kl.detach(), "beta": beta, "gan_weight": adversarial}
+            metrics |= {"grad_norm": norms["generator"], "lr": optimizer.param_groups[0]["lr"]}
             metrics |= {"active_channels": active_channels(mu.detach()).float()}
             metrics |= {"posterior_std": (0.5 * logvar.detach()).exp().mean()}
             self.log_dict({f"train/{name}": value for name, value in metrics.items()})
@@ -128,31 +136,27 @@ class VAELitModule(LightningModule):
 
     def _discriminator_step(
         self, real: Tensor, fake: Tensor, context: Tensor, step: int, last: bool
-    ) -> dict[str, Tensor]:
-        """Hinge loss, and R1 every `r1_every` steps; returns metrics."""
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Hinge loss, and R1 every `r1_every` steps; returns the loss, its gradient's norm and metrics."""
         self.discriminator.requires_grad_(True)
         logits = self.discriminator(torch.cat([real, fake]), torch.cat([context, context]))
         logits_real, logits_fake = logits.float().chunk(2)
         loss = hinge_discriminator_loss(logits_real, logits_fake)
         if self.r1_gamma > 0 and step % self.r1_every == 0:
             real = real.detach().requires_grad_(True)
-            penalty = r1_penalty(self.discriminator(real, context).float(), real)
+            with torch.autocast(real.device.type, enabled=False):
+                penalty = r1_penalty(self.discriminator(real, context), real)
             loss = loss + self.r1_gamma * self.r1_every * penalty
         optimizer = self._optimizers()[2]
         norm = self._backward_and_step(loss, optimizer, optimizer, step, last)
         self.discriminator.requires_grad_(False)
-        return {
+        metrics = {
             "loss_discriminator": loss.detach(),
             "logits_real": logits_real.detach().mean(),
             "logits_fake": logits_fake.detach().mean(),
             "grad_norm_discriminator": norm,
         }
-
-    def _generator_step(self, loss: Tensor, step: int, last: bool) -> dict[str, Any]:
-        """Backward and, after the last batch of a step, the optimizer; returns metrics."""
-        counted, optimizer, _ = self._optimizers()
-        norm = self._backward_and_step(loss, optimizer, counted, step, last)
-        return {"grad_norm": norm, "lr": optimizer.param_groups[0]["lr"]}
+        return loss, norm, metrics
 
     def _optimizers(self) -> tuple[Any, Optimizer, Optimizer]:
         """Lightning's counting wrapper of the generator's optimizer, and both optimizers themselves."""
@@ -162,15 +166,26 @@ class VAELitModule(LightningModule):
 
     def _backward_and_step(self, loss: Tensor, optimizer: Optimizer, stepper: Any, step: int, last: bool) -> Tensor:
         """Accumulates the gradient of `loss`; `stepper` is the optimizer, or Lightning's counting wrapper of it."""
-        with hold_gradients(self.trainer, not last):
+        with hold_gradients(self.trainer, not last), torch.autocast(loss.device.type, enabled=False):
             self.manual_backward(loss / self.accumulate)
         if not last:
             return loss.new_zeros(())
         set_learning_rate(optimizer, self.learning_rate(step))
-        norm = clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], self.clip)
+        norm = clip(optimizer, self.clip)
         stepper.step()
         optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def flops(self, batch: dict[str, Any]) -> int:
+        """Floating-point operations of the training step with this batch."""
+        compressor, size = self.latent_space.compressor.config, (len(batch["image"]), *batch["image"].shape[2:])
+        tokens = math.prod(self.latent_space.latent_size(*size[1:]))
+        work = flops.posterior(compressor, *size) + flops.packet(compressor, size[0], tokens)
+        total = (work + flops.expander(self.latent_space.expander.config, size[0], tokens)).training
+        if self.gan_weight * linear_ramp(self.global_step, self.gan_start, self.gan_ramp) > 0:
+            r1 = self.r1_gamma > 0 and self.global_step % self.r1_every == 0
+            total += flops.gan_step(self.discriminator.config, *size, r1)
+        return total
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         image = to_signed(batch["image"])

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import rich.progress as bars
@@ -12,15 +13,18 @@ log = logging.getLogger(__name__)
 
 
 class Progress(Callback):
-    """Reports step, rate, time left and the metrics that the module logs with `prog_bar=True`.
+    """Reports step, rate, time left, the metrics that the module logs with `prog_bar=True`, and what `speed/` holds.
 
     Args:
         every_seconds: between two lines.
+        log_every: steps between two rows of metrics. They are fetched then alone: to do so waits for the device.
         terminal: whether to draw a bar; by default where stdout is a terminal.
     """
 
-    def __init__(self, every_seconds: float = 10.0, terminal: bool | None = None) -> None:
+    def __init__(self, every_seconds: float = 10.0, log_every: int = 1, terminal: bool | None = None) -> None:
         self.every_seconds = every_seconds
+        self.log_every = log_every
+        self._metrics, self._fetched = "", 0  # as text, and the step of which they are
         self.terminal = sys.stdout.isatty() if terminal is None else terminal
         self._bar: bars.Progress | None = None
         self._task = bars.TaskID(0)
@@ -41,14 +45,17 @@ class Progress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step, now = trainer.global_step, time.monotonic()
+        if step % self.log_every == 0 and step > self._fetched:
+            self._fetched = step
+            self._metrics = f"{_pairs(trainer.progress_bar_metrics)}  {_speed(trainer.callback_metrics)}".rstrip()
         if self._bar is not None:
-            rate, metrics = self._rate(trainer, self._first, self._began), self._metrics(trainer)
-            self._bar.update(self._task, completed=step, rate=rate, metrics=metrics)
+            rate = self._rate(trainer, self._first, self._began)
+            self._bar.update(self._task, completed=step, rate=rate, metrics=self._metrics)
         done = step >= trainer.max_steps or trainer.should_stop
         if step > self._last and (now - self._told >= self.every_seconds or done):
             share = f"{100 * step / trainer.max_steps:.0f}%"
             rate = self._rate(trainer, self._last, self._told)
-            _say(trainer, f"step {step}/{trainer.max_steps}  {share}  {rate}  {self._metrics(trainer)}")
+            _say(trainer, f"step {step}/{trainer.max_steps}  {share}  {rate}  {self._metrics}")
             self._last, self._told = step, now
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,9 +83,6 @@ class Progress(Callback):
         left = duration((trainer.max_steps - trainer.global_step) / rate) if rate else "?"
         return f"{rate:.2f} it/s  eta {left}" if rate >= 1 or not rate else f"{1 / rate:.1f} s/it  eta {left}"
 
-    def _metrics(self, trainer: Trainer) -> str:
-        return _pairs(trainer.progress_bar_metrics)
-
 
 def duration(seconds: float) -> str:
     """Write seconds as `42s`, `10m04s` or `3h05m`."""
@@ -91,6 +95,18 @@ def duration(seconds: float) -> str:
 
 def _pairs(metrics: dict[str, Any]) -> str:
     return "  ".join(f"{name} {float(value):.4g}" for name, value in metrics.items() if name != "v_num")
+
+
+def _speed(metrics: Mapping[str, Any]) -> str:
+    parts = {
+        "images_per_second": "{:.4g} images/s",
+        "waiting_for_data": "{:.0%} waiting",
+        "tflops": "{:.3g} TFLOP/s",
+        "mfu": "MFU {:.0%}",
+        "peak_memory_gb": "{:.2f} GB",
+    }
+    found = {name: metrics.get(f"speed/{name}") for name in parts}
+    return "  ".join(parts[name].format(float(value)) for name, value in found.items() if value is not None)
 
 
 def _say(trainer: Trainer, line: str) -> None:

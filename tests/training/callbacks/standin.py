@@ -36,6 +36,9 @@ class Module(LightningModule):
         self.log("loss", loss, prog_bar=True)
         return loss
 
+    def flops(self, batch: dict) -> int:
+        return 1000 * len(batch["image"])
+
     def validation_step(self, batch: dict, batch_idx: int) -> None:
         self.log("val/loss", self.val_losses[min(self.global_step // 2 - 1, 3)], batch_size=16)
 

@@ -1,0 +1,75 @@
+"""Clipping by hand, and what becomes of a step whose gradient is not finite."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from fluxflow.errors import TrainingError
+
+PATIENCE = 20  # steps: the loss scale of fp16 starts at 2^16 and halves with each step that it leaves out
+
+log = logging.getLogger(__name__)
+
+
+def clip(optimizer: Optimizer, limit: float) -> Tensor:
+    """Scales the gradients to a norm of at most `limit`; returns the norm they had. A step without it changes nothing.
+
+    A gradient that is not finite would spoil the weights and all that follows, so `optimizer` then leaves its next step
+    out. Fused optimizers decide that on the device; for the others the host waits for the norm.
+    """
+    norm = clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], limit)
+    if optimizer.defaults.get("fused"):
+        optimizer.found_inf = (~norm.isfinite()).float()  # pyright: ignore[reportAttributeAccessIssue] (read by step)
+    elif not norm.isfinite():
+        optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+class FiniteCheck:
+    """Tells of steps that were left out, and ends a run that leaves out `PATIENCE` of them in a row."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def __call__(self, step: int, losses: Mapping[str, Tensor], norms: Mapping[str, Tensor]) -> None:
+        """Look at the norms of one step: the one time in it that the host waits for the device.
+
+        Args:
+            step: the number of the step, from 0.
+            losses, norms: the loss and the gradient norm of each network that was trained, by its name.
+
+        Raises:
+            TrainingError: no step for so long.
+        """
+        values = torch.stack([*norms.values(), *(loss.detach() for loss in losses.values())]).tolist()
+        found = dict(zip(norms, zip(values[: len(norms)], values[len(norms) :], strict=True), strict=True))
+        bad = {name: pair for name, pair in found.items() if not math.isfinite(pair[0])}
+        self._in_a_row = self._in_a_row + 1 if bad else 0
+        for name, (norm, loss) in bad.items():
+            log.warning("step %d of the %s is left out: loss %g, gradient norm %g", step, name, loss, norm)
+        if self._in_a_row == PATIENCE:
+            what = " and ".join(f"{name} (loss {loss:g})" for name, (_, loss) in bad.items())
+            raise TrainingError(
+                f"{PATIENCE} steps in a row up to step {step} had no finite gradient: {what}. Go on from the last "
+                "checkpoint (resume=auto) with a smaller stage.optimizer.lr or precision=fp32."
+            )
+
+
+def unscale(optimizer: Optimizer, precision: Any) -> None:
+    """Take the loss scale of precision=fp16 out of the gradients of a fused optimizer, for clipping.
+
+    Lightning does so for the others, and leaves it to the step of a fused one.
+
+    Args:
+        optimizer: about to step.
+        precision: Lightning's plugin.
+    """
+    scaler = getattr(precision, "scaler", None)
+    if scaler is not None and optimizer.defaults.get("fused"):
+        scaler.unscale_(optimizer)
