@@ -20,6 +20,11 @@ RELU = tl.constexpr(4)
 
 
 @triton.jit
+def _sigmoid(x):
+    return 1 / (1 + tl.exp(-x))
+
+
+@triton.jit
 def _tanh(x):
     square = x * x
     series = -5.70498872745e-3
@@ -27,16 +32,16 @@ def _tanh(x):
     series = series * square - 5.37397155531e-2
     series = series * square + 1.33314422036e-1
     series = series * square - 3.33332819422e-1
-    return tl.where(square < 0.39, series * square * x + x, 2 * tl.sigmoid(2 * x) - 1)
+    return tl.where(square < 0.39, series * square * x + x, 2 * _sigmoid(2 * x) - 1)
 
 
 @triton.jit
 def _value(x, KIND: tl.constexpr):
     value = x
     if KIND == SIGMOID:
-        value = tl.sigmoid(x)
+        value = _sigmoid(x)
     elif KIND == SILU:
-        value = x * tl.sigmoid(x)
+        value = x * _sigmoid(x)
     elif KIND == TANH:
         value = _tanh(x)
     elif KIND == RELU:
@@ -50,7 +55,7 @@ def _slope(x, value, KIND: tl.constexpr):
     if KIND == SIGMOID:
         slope = value * (1 - value)
     elif KIND == SILU:
-        gate = tl.sigmoid(x)
+        gate = _sigmoid(x)
         slope = gate + value * (1 - gate)
     elif KIND == TANH:
         slope = 1 - value * value
@@ -113,13 +118,14 @@ def takes(x: Tensor) -> bool:
 
 def forward(x: Tensor, y: Tensor, plane: int, t_kind: int, p_kind: int) -> None:
     """Writes the curve of x into y; the arguments are those of `bezier_native.forward`."""
-    long = x.numel() >= 2**31
+    grid, long = (triton.cdiv(y.numel(), BLOCK),), x.numel() >= 2**31
     with torch.cuda.device_of(x):
-        _forward[(triton.cdiv(y.numel(), BLOCK),)](x, y, y.numel(), plane, t_kind, p_kind, long, BLOCK)
+        _forward[grid](x, y, y.numel(), plane, t_kind, p_kind, long, BLOCK)  # pyright: ignore[reportIndexIssue]
 
 
 def backward(x: Tensor, grad: Tensor, grad_x: Tensor, plane: int, t_kind: int, p_kind: int) -> None:
     """Writes the gradient with respect to x into grad_x; the arguments are those of `bezier_native.backward`."""
     total, long = grad.numel(), x.numel() >= 2**31
+    grid = (triton.cdiv(total, BLOCK),)
     with torch.cuda.device_of(x):
-        _backward[(triton.cdiv(total, BLOCK),)](x, grad, grad_x, total, plane, t_kind, p_kind, long, BLOCK)
+        _backward[grid](x, grad, grad_x, total, plane, t_kind, p_kind, long, BLOCK)  # pyright: ignore[reportIndexIssue]
