@@ -39,9 +39,9 @@ format: $(DEV_STAMP) ## mend style and formatting with ruff
 typecheck: $(DEV_STAMP) ## check the types with pyright
 	$(BIN)/pyright
 
-bench: $(RUN_STAMP) ## time the training steps and the way of pictures into batches, and print ratios side by side
-	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/data.py
+bench: $(RUN_STAMP) ## compare times and memory side by side; PEER=PEER/bin/python: with the published package (docs/published.md)
+	$(BIN)/python -m benchmarks $(if $(PEER),--peer $(PEER)) --save benchmarks/results/table_cpu.txt
+	$(BIN)/python -m benchmarks.data $(if $(PEER),--peer $(PEER))
 
 sizes: $(RUN_STAMP) ## print the parameter counts of model=default
 	$(BIN)/python -m fluxflow.build sizes model=default

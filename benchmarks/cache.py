@@ -1,4 +1,4 @@
-"""Prints what the latent cache is worth: python benchmarks/cache.py [--pairs 7] [--steps 10] [--rows tiny default]
+"""Prints what the latent cache is worth: python -m benchmarks.cache [--pairs 7] [--steps 10] [--rows tiny default]
 
 Each row trains the flow from pictures and from their cache in turn, in one process that also loads the data, and gives
 the samples/s of both and the median ratio of the pairs, with its range. The pictures are the garments of the demo,
@@ -9,9 +9,7 @@ flatters the way from pictures.
 import argparse
 import itertools
 import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.pairs import machine
 from fluxflow.data import DataModule, LatentDataModule
 from fluxflow.data.folder import FolderReader
 from fluxflow.data.records import ordered
@@ -102,10 +101,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    cpu = platform.processor() or platform.machine()
-    print(f"commit {commit or 'unknown'}; {cpu}, {arguments.threads} threads, load {os.getloadavg()[0]:.2f}, "
-          f"torch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()})")  # fmt: skip
+    print(f"{machine(arguments.threads)}, torch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()})")
     print(f"samples/s {'':16} {'from pictures':>12} {'from cache':>12}   ratio  range of {arguments.pairs} pairs")
     for row in arguments.rows:
         compare(row, arguments.pairs, arguments.steps)

@@ -1,4 +1,4 @@
-"""Prints images/s on one core: python benchmarks/data.py [--peer PEER/bin/python] [--pictures DIR] [--pairs 9]
+"""Prints images/s on one core: python -m benchmarks.data [--peer PEER/bin/python] [--pictures DIR] [--pairs 9]
 
 From JPEG bytes to a batch of 256 × 256 pixels, by our transform (random crop, flips) and by others, which take turns in
 each pair on the same core: the median images/s of each, and the median of the pairs' ratios with its range.
@@ -15,10 +15,8 @@ the pictures of a folder, resized.
 import argparse
 import io
 import os
-import platform
 import random
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +28,7 @@ import simplejpeg
 import torch
 from PIL import Image
 
+from benchmarks.pairs import Worker, machine
 from fluxflow.data.buckets import Buckets
 from fluxflow.data.decode import decode, decoder_name
 from fluxflow.data.records import IMAGE_SUFFIXES, Record
@@ -101,21 +100,10 @@ def pillow(files: list[bytes]) -> torch.Tensor:
 OURS_AND_OTHERS = {"ours": ours, "bare decoder": bare, "Pillow": pillow}
 
 
-class Peer:
-    """The process of benchmarks/peer_data.py."""
-
-    def __init__(self, python: str) -> None:
-        script = Path(__file__).with_name("peer_data.py")
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        self.process = subprocess.Popen([python, "-P", str(script), str(SIDE)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True, env=environment)  # fmt: skip
-
-    def run(self, folder: Path) -> dict[str, float]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(folder, file=self.process.stdin, flush=True)
-        part, whole = map(float, self.process.stdout.readline().split())
-        return {"published, 256 px part": part, "published, whole": whole}
+def published(worker: Worker, folder: Path) -> dict[str, float]:
+    """What benchmarks/peer_data.py answers."""
+    part, whole = worker.ask(str(folder))
+    return {"published, 256 px part": part, "published, whole": whole}
 
 
 def compare(source: str, files: list[bytes], runs: list[Timed], pairs: int) -> None:
@@ -134,18 +122,6 @@ def compare(source: str, files: list[bytes], runs: list[Timed], pairs: int) -> N
         print(f"  {name:24} {speed:6.0f} images/s{'' if name == 'ours' else ratio}", flush=True)
 
 
-def describe(pairs: int) -> str:
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return (
-        f"commit {commit or 'unknown'}; {models[0] if models else platform.machine()}, one process on one core, "
-        f"{torch.get_num_threads()} thread, load {os.getloadavg()[0]:.2f}\n"
-        f"{decoder_name()}, torch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}), {pairs} pairs"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", help="the Python of an environment that has the published package")
@@ -156,8 +132,11 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before the peer starts, which inherits it
     torch.set_num_threads(1)
-    print(describe(arguments.pairs))
-    peer = Peer(arguments.peer) if arguments.peer else None
+    print(f"{machine(threads=1)}, on one of the cores")
+    capability = torch.backends.cpu.get_cpu_capability()
+    print(f"{decoder_name()}, torch {torch.__version__} ({capability}), {arguments.pairs} pairs")
+    script = str(Path(__file__).with_name("peer_data.py"))
+    peer = Worker([arguments.peer, script, str(SIDE)], threads=1) if arguments.peer else None
     for source, (height, width) in SOURCES.items():
         files = jpegs(height, width, arguments.count, arguments.pictures)
         runs = [timed(name, partial(work, files)) for name, work in OURS_AND_OTHERS.items()]
@@ -165,7 +144,7 @@ def main() -> None:
             for number, data in enumerate(files):
                 (Path(folder) / f"{number:03d}.jpg").write_bytes(data)
             if peer is not None:
-                runs.append(partial(peer.run, Path(folder)))
+                runs.append(partial(published, peer, Path(folder)))
             compare(source, files, runs, arguments.pairs)
 
 

@@ -3,8 +3,8 @@
     PEER/bin/python benchmarks/peer_data.py 256
 
 reads the names of folders of JPEGs from its input, one a line, and answers with the seconds that its image pipeline
-took over the folder's files: `PART WHOLE`. PART is its 256 px version alone; WHOLE is its collate function, which makes
-a version at the size of the picture besides. `benchmarks/data.py` asks.
+took over the folder's files: those of its 256 px version alone, and those of its collate function, which makes a
+version at the size of the picture besides. `benchmarks/data.py` asks.
 """
 
 import io
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from fluxflow_training.data.transforms import collate_fn_variable, generate_reduced_versions
+from pairs import answer
 from PIL import Image
 from torchvision import transforms
 
@@ -43,7 +44,7 @@ def main() -> None:
     side = int(sys.argv[1])
     for line in sys.stdin:
         files = [path.read_bytes() for path in sorted(Path(line.strip()).iterdir())]
-        print(seconds(part, files, side), seconds(whole, files, side), flush=True)
+        answer(seconds(part, files, side), seconds(whole, files, side))
 
 
 if __name__ == "__main__":

