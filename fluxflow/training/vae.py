@@ -178,13 +178,14 @@ class VAELitModule(LightningModule):
 
     def flops(self, batch: dict[str, Any]) -> int:
         """Floating-point operations of the training step with this batch."""
-        compressor, size = self.latent_space.compressor.config, (len(batch["image"]), *batch["image"].shape[2:])
-        tokens = math.prod(self.latent_space.latent_size(*size[1:]))
-        work = flops.posterior(compressor, *size) + flops.packet(compressor, size[0], tokens)
-        total = (work + flops.expander(self.latent_space.expander.config, size[0], tokens)).training
+        compressor, expander = self.latent_space.compressor.config, self.latent_space.expander.config
+        count, _, height, width = batch["image"].shape
+        tokens = math.prod(self.latent_space.latent_size(height, width))
+        work = flops.posterior(compressor, count, height, width) + flops.packet(compressor, count, tokens)
+        total = (work + flops.expander(expander, count, tokens)).training
         if self.gan_weight * linear_ramp(self.global_step, self.gan_start, self.gan_ramp) > 0:
             r1 = self.r1_gamma > 0 and self.global_step % self.r1_every == 0
-            total += flops.gan_step(self.discriminator.config, *size, r1)
+            total += flops.gan_step(self.discriminator.config, count, height, width, r1)
         return total
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
