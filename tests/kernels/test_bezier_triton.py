@@ -14,7 +14,7 @@ from tests.oracles import bezier_planes
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# Triton's interpreter cuts off what bfloat16 does not hold, where a GPU rounds: a whole unit in the last of eight digits.
+# Triton's interpreter cuts off what bfloat16 does not hold, where a GPU rounds: a unit in the last of eight digits.
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2**-7, torch.float16: 2**-11}
 
 
