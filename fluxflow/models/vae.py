@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fluxflow.kernels.conv import Conv2dStride2, ConvTranspose2dStride2
+from fluxflow.kernels.conv import Conv2dDilation2, Conv2dStride2, ConvTranspose2dStride2
 from fluxflow.models.activations import (
     IDENTITY_MIDDLE,
     IDENTITY_POINTS,
@@ -213,12 +213,15 @@ class UpsampleBlock(nn.Module):
         self.spade = SPADE(version.context_channels or channels, channels, scale=version.spade_scale)
         self.conv1 = nn.Sequential(
             *curved(ConvTranspose2dStride2(channels, channels * 5, 16, padding=7), curve=version.map_curve),
-            *curved(nn.Conv2d(channels, channels * 5, 5, padding=4, dilation=2), curve=version.map_curve),
+            *curved(Conv2dDilation2(channels, channels * 5, 5), curve=version.map_curve),
         )
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         h = x if context is None and not self.always_normed else self.spade(x, context)
-        return self.conv1(h) + 0.1 * F.interpolate(x, scale_factor=2, mode="nearest")
+        return self.draw(h, x)
+
+    def draw(self, modulated: Tensor, x: Tensor) -> Tensor:
+        return self.conv1(modulated) + 0.1 * F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 class FluxExpander(nn.Module):
