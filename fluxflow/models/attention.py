@@ -5,26 +5,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, rotary: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """Scaled dot-product attention of projected tokens, all heads at once.
+def split_heads(x: Tensor, parts: int, heads: int) -> Tensor:
+    """Projections side by side, [B, T, parts·D], by part and head: [parts, B, heads, T, D / heads]."""
+    return x.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4)
 
-    Args:
-        q: queries [B, T, D].
-        k, v: keys and values [B, S, D].
-        heads: number of heads, divides D.
-        rotary: cosine and sine of `rotary_2d` or `rotary_1d`, applied to queries and keys.
 
-    Returns:
-        [B, T, D].
-    """
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # [B, heads, T, D / heads]
-    if rotary is not None:
-        q, k = rotate(q, *rotary), rotate(k, *rotary)
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention of all heads at once, [B, heads, T, D / heads] → [B, T, D]."""
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def rotary_2d(height: int, width: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the rotary angles of a row-major grid of tokens (Su et al., 2021; axial as in EVA-02).
+    """Cosine and signed sine of the rotary angles of a row-major grid of tokens (Su et al., 2021; axial as in EVA-02).
 
     The first half of the channel pairs turns with the row, the second with the column.
 
@@ -33,7 +25,7 @@ def rotary_2d(height: int, width: int, dim: int, device: torch.device) -> tuple[
         dim: channels of one head; even.
 
     Returns:
-        Two tensors [height·width, dim], their halves alike.
+        Two tensors [height·width, dim] for `rotate`: halves alike, but for the sign of the sines.
     """
     pairs = dim // 2
     by_row = pairs - pairs // 2
@@ -43,19 +35,19 @@ def rotary_2d(height: int, width: int, dim: int, device: torch.device) -> tuple[
         for position, count in ((rows, by_row), (columns, pairs - by_row))
     ]
     grid = torch.cat([angles[0].repeat_interleave(width, 0), angles[1].repeat(height, 1)], dim=-1)
-    grid = torch.cat([grid, grid], dim=-1)
-    return grid.cos(), grid.sin()
+    return torch.cat([grid, grid], dim=-1).cos(), torch.cat([-grid, grid], dim=-1).sin()
 
 
 def rotary_1d(height: int, width: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine as the published flow takes them, [height·width, dim] each.
+    """Cosine and signed sine as the published flow takes them, [height·width, dim] each.
 
     Tokens are numbered through, whatever the grid. Each frequency stands for two neighbours although `rotate` pairs
     halves, so that this is no rotation; it is what published weights were trained with.
     """
     angles = torch.arange(height * width, device=device)[:, None] * inverse_frequencies(dim, device)
     angles = angles.repeat_interleave(2, dim=-1)
-    return angles.cos(), angles.sin()
+    first, second = angles.chunk(2, dim=-1)
+    return angles.cos(), torch.cat([-first, second], dim=-1).sin()
 
 
 def inverse_frequencies(dim: int, device: torch.device) -> Tensor:
@@ -66,8 +58,7 @@ def inverse_frequencies(dim: int, device: torch.device) -> Tensor:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns channel pairs (i, i + dim/2) of [..., T, dim] by the angles of `rotary_2d`."""
-    a, b = x.chunk(2, dim=-1)
-    return x * cos.to(x.dtype) + torch.cat([-b, a], dim=-1) * sin.to(x.dtype)
+    return torch.addcmul(x * cos.to(x.dtype), x.roll(x.shape[-1] // 2, -1), sin.to(x.dtype))
 
 
 class SelfAttention(nn.Module):
@@ -87,8 +78,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         weight = torch.cat([self.q_proj.weight, self.kv_proj.weight])  # one product in place of two
-        q, k, v = F.linear(x, weight, torch.cat([self.q_proj.bias, self.kv_proj.bias])).chunk(3, dim=-1)
-        return self.out_proj(attend(q, k, v, self.n_head, rotary))
+        qkv = split_heads(F.linear(x, weight, torch.cat([self.q_proj.bias, self.kv_proj.bias])), 3, self.n_head)
+        q, k = rotate(qkv[:2], *rotary)
+        return self.out_proj(attend(q, k, qkv[2]))
 
 
 class CrossAttention(nn.Module):

@@ -26,7 +26,7 @@ class Layout:
         gates: the pillars' input, 1 or 4 × [B, T, D], from sigmoid(x) of the tokens [B, T, D], the control points of
             the block before [4, B, T, D] or None, and γ and β of the text [4, B, 1, D] each, or None.
         planes: the tokens [B, T, D] and their four pillars [4, B, T, D] as five planes of Bézier curves [5, B, T, D].
-        rotary: cosine and sine of the rotary angles from (height, width, channels of a head, device).
+        rotary: cosine and signed sine of the rotary angles from (height, width, channels of a head, device).
         code: what is added to the tokens, [T, D], from (height, width, D, device).
         row: times in 0…999 to the whole row of the time embedding.
         passes_on: blocks can start near the identity, since each output has a curve of its own.
@@ -44,7 +44,7 @@ class Layout:
 
 def modulate(x: Tensor, film: Film | None) -> Tensor:
     """x·(1 + γ) + β, or x (Perez et al., 2018)."""
-    return x if film is None else x * (1 + film[0]) + film[1]
+    return x if film is None else torch.addcmul(film[1], x, 1 + film[0])
 
 
 def normalised(gate: Tensor, previous: Tensor | None, film: Film | None) -> Tensor:

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from fluxflow.models.attention import CrossAttention, SelfAttention, attend, rotary_2d, rotate
+from fluxflow.models.attention import CrossAttention, SelfAttention, attend, rotary_2d, rotate, split_heads
 
 CPU = torch.device("cpu")
 
@@ -17,14 +17,21 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 def test_attend_is_softmax_attention_of_each_head():
     q, k, v = torch.randn(1, 5, 12).double(), torch.randn(1, 7, 12).double(), torch.randn(1, 7, 12).double()
-    torch.testing.assert_close(attend(q, k, v, 3), softmax_attention(q, k, v, 3))
+    torch.testing.assert_close(attend(*(split_heads(x, 1, 3)[0] for x in (q, k, v))), softmax_attention(q, k, v, 3))
+
+
+def test_parts_and_heads_lie_side_by_side():
+    x = torch.arange(2 * 5 * 24).view(2, 5, 24)
+    parts = split_heads(x, 2, 3)
+    assert parts.shape == (2, 2, 3, 5, 4)
+    assert torch.equal(parts[1, :, 2], x[..., 20:24])
 
 
 def test_rotate_multiplies_complex_channels():
     """Channels (i, i + dim/2) are one complex number, turned by its angle."""
     cos, sin = rotary_2d(3, 4, 8, CPU)
     x = torch.randn(2, 12, 8)
-    turned = torch.complex(x[..., :4], x[..., 4:]) * torch.complex(cos[..., :4], sin[..., :4])
+    turned = torch.complex(x[..., :4], x[..., 4:]) * torch.complex(cos[..., :4], sin[..., 4:])
     torch.testing.assert_close(rotate(x, cos, sin), torch.cat([turned.real, turned.imag], dim=-1))
     torch.testing.assert_close(cos**2 + sin**2, torch.ones_like(cos))
 
@@ -42,7 +49,7 @@ def test_rotary_products_depend_on_the_offset_in_both_directions():
 
 
 def test_row_turns_the_first_half_of_the_pairs_and_column_the_second():
-    cos, sin = (x.view(3, 4, 8)[..., :4] for x in rotary_2d(3, 4, 8, CPU))
+    cos, sin = (x.view(3, 4, 8)[..., 4:] for x in rotary_2d(3, 4, 8, CPU))
     for x in (cos, sin):
         assert torch.equal(x[:, :, :2], x[:, :1, :2].expand(3, 4, 2))
         assert torch.equal(x[:, :, 2:], x[:1, :, 2:].expand(3, 4, 2))
@@ -66,5 +73,5 @@ def test_cross_attention_over_one_token_needs_no_queries():
     cross = CrossAttention(12)
     x, text = torch.randn(2, 6, 12), torch.randn(2, 1, 12)
     k, v = cross.kv_proj(text).chunk(2, dim=-1)
-    expected = cross.out_proj(attend(cross.q_proj(x), k, v, heads=3))
+    expected = cross.out_proj(attend(*(split_heads(part, 1, 3)[0] for part in (cross.q_proj(x), k, v))))
     torch.testing.assert_close(cross(text).expand(2, 6, 12), expected, atol=1e-6, rtol=1e-5)
