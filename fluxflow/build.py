@@ -176,6 +176,7 @@ def build_training(config: DictConfig) -> Training:
     import torch
 
     from fluxflow.training.callbacks import Interruption, RunRecord
+    from fluxflow.training.compilation import compile_networks
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in LIGHTNING_CHATTER:
@@ -184,6 +185,8 @@ def build_training(config: DictConfig) -> Training:
     torch.set_float32_matmul_precision(config.matmul_precision)
     torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"  # convolutions do not ask the line above
     data, module = build(config.data), build(config.stage)
+    if config.compile:
+        compile_networks(module)
     callbacks = [callback for callback in build(config.callbacks).values() if callback is not None]
     interruption = Interruption()
     callbacks += [RunRecord(resolved(config), Path(config.run_dir)), interruption]

@@ -20,6 +20,7 @@ LONGEST_NAME = 200  # characters; file systems take 255 bytes
 VAE_ARGUMENTS = {"vae_dim": "d_model", "downscales": "downscales", "max_hw": "max_hw", "version": "version"}
 MODEL_LAYOUTS = ("planar", "published")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
+MEMORY = ("auto", "none", "blocks")
 SMALLEST = {
     "seed": 0, "steps": 1, "accumulate": 1, "log_every": 1, "val_every": 1, "save_every": 1, "preview_every": 1,
     "data.image_size": 1, "data.batch_size": 1, "data.num_workers": 0,
@@ -55,7 +56,7 @@ def check_keys(config: dict[str, Any], reference: dict[str, Any], prefix: str = 
 
 def check_ranges(config: dict[str, Any]) -> None:
     """Refuse numbers and choices out of range; `config` may hold interpolations."""
-    named = ("version", "layout", "checkpointing")
+    named = ("version", "layout")
     model = {f"model.{name}": 1 for name, value in config["model"].items() if name not in named}
     keys = set(dotted(config))
     for key, smallest in (SMALLEST | model).items():
@@ -64,7 +65,12 @@ def check_ranges(config: dict[str, Any]) -> None:
             continue
         if value is None or (not _is_interpolation(value) and value < smallest):
             raise ConfigError(f"{key} must be at least {smallest}, not {'null' if value is None else value}.")
-    choices_of = {"model.version": VERSIONS, "model.layout": MODEL_LAYOUTS, "matmul_precision": MATMUL_PRECISIONS}
+    choices_of = {
+        "model.version": VERSIONS,
+        "model.layout": MODEL_LAYOUTS,
+        "matmul_precision": MATMUL_PRECISIONS,
+        "memory": MEMORY,
+    }
     for key, choices in choices_of.items():
         if (value := str(select(config, key))) not in choices:
             raise ConfigError(unknown_value(key, value, choices))
@@ -87,6 +93,8 @@ def check_combinations(config: dict[str, Any]) -> None:
             raise ConfigError("stage=encode needs the VAE of stage 1: give vae=<its run or model folder>.")
         if config["resume"] is not None:
             raise ConfigError("resume= is for training: stage=encode goes on where it stopped when its name= is given.")
+        if config["compile"] or config["memory"] != "auto":
+            raise ConfigError("compile= and memory= are for training: leave them out with stage=encode.")
         if data.get("sources"):
             raise ConfigError("stage=encode takes one set, data.train=: data=latents mixes the caches of several.")
         check_vae(config["vae"], config["model"])

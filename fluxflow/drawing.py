@@ -16,6 +16,7 @@ from fluxflow import __version__
 from fluxflow.checkpoint import load_vae, read_index
 from fluxflow.configuration import unknown_key
 from fluxflow.errors import ConfigError, DataError
+from fluxflow.models.tiles import check_tile
 from fluxflow.pictures import grid, reconstruction_sheet, save_png
 from fluxflow.pipeline import FluxFlowPipeline
 
@@ -40,6 +41,7 @@ class Drawing:
     guidance: float
     height: int | None
     width: int | None
+    tile: int | None
     images: str | None
     count: int
 
@@ -56,9 +58,10 @@ class Drawing:
         for name in ("steps", "count"):
             if not isinstance(value := getattr(self, name), int) or value < 1:
                 raise ConfigError(f"{name} must be a whole number from 1, not {value!r}.")
-        for name in ("height", "width"):
+        for name in ("height", "width", "tile"):
             if not isinstance(value := getattr(self, name), int | None):
                 raise ConfigError(f"{name} must be a number of pixels or null, not {value!r}.")
+        check_tile(self.tile)
         if not isinstance(self.guidance, int | float):
             raise ConfigError(f"guidance must be a number, not {self.guidance!r}.")
         for name, kind, noun in (("prompts", str, "caption"), ("seeds", int, "whole number")):
@@ -99,6 +102,7 @@ def draw_prompts(drawing: Drawing, out: Path) -> Path:
             width=drawing.width,
             num_inference_steps=drawing.steps,
             guidance_scale=drawing.guidance,
+            tile=drawing.tile,
             generator=[torch.Generator().manual_seed(seed) for seed in drawing.seeds],
         ).images
         for seed, picture in zip(drawing.seeds, pictures, strict=True):
@@ -123,7 +127,7 @@ def draw_reconstructions(drawing: Drawing, out: Path) -> Path:
     device = device_of(drawing.device)
     space = load_vae(index.folder).to(device)
     with torch.no_grad():
-        drawn = [space.reconstruct(part.to(device)).cpu() for part in images.split(8)]
+        drawn = [space.reconstruct(part.to(device), drawing.tile).cpu() for part in images.split(8)]
     sheet = reconstruction_sheet(images, torch.cat(drawn), captions, f"{drawing.run}: pictures and reconstructions")
     save_png(sheet, out / "reconstructions.png", {"model": drawing.run, "software": f"fluxflow {__version__}"})
     return out / "reconstructions.png"

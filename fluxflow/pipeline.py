@@ -20,6 +20,7 @@ from fluxflow.errors import CheckpointError, ConfigError
 from fluxflow.models import BertTextEncoder, FluxCompressor, FluxExpander, FluxFlowProcessor
 from fluxflow.models.latent_space import LatentSpace
 from fluxflow.models.packet import pack
+from fluxflow.models.tiles import check_tile
 from fluxflow.pictures import to_pil
 
 StepCallback = Callable[["FluxFlowPipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
@@ -88,6 +89,7 @@ class FluxFlowPipeline(DiffusionPipeline):
         output_type: Literal["pil", "pt", "np"] = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
+        tile: int | None = None,
     ) -> Any:
         """Draw pictures.
 
@@ -106,6 +108,8 @@ class FluxFlowPipeline(DiffusionPipeline):
             return_dict: False gives a tuple with the pictures.
             callback_on_step_end: called after each step with this pipeline, the step, its timestep and
                 {"latents": tokens}; a dict that it returns replaces the latents.
+            tile: side in pixels of the tiles in which larger pictures are decoded, to save memory; they show no seams.
+                By default 512 for pictures of more than 1024×1024 pixels.
 
         Returns:
             An `ImagePipelineOutput` whose `images` are the pictures, or a tuple of them.
@@ -117,6 +121,7 @@ class FluxFlowPipeline(DiffusionPipeline):
             raise ConfigError(f"output_type={output_type!r} is unknown; choose one of {', '.join(_OUTPUTS)}.")
         if not 1 <= num_inference_steps <= TIMESTEPS:
             raise ConfigError(f"num_inference_steps is {num_inference_steps}: it can be 1 to {TIMESTEPS}.")
+        check_tile(tile)
         if num_images_per_prompt < 1:
             raise ConfigError(f"num_images_per_prompt is {num_images_per_prompt}: it must be 1 or more.")
         text, null_text = self._encode(prompt, negative_prompt, num_images_per_prompt)
@@ -142,7 +147,7 @@ class FluxFlowPipeline(DiffusionPipeline):
                 guidance_scale,
                 on_step,
             )
-        images = self.latent_space.decode(packed, latent_size)
+        images = self.latent_space.decode(packed, latent_size, tile)
         pictures = _OUTPUTS[output_type](images)
         return ImagePipelineOutput(images=pictures) if return_dict else (pictures,)
 

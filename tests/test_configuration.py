@@ -8,7 +8,7 @@ from tests import published
 
 REFERENCE = {
     "steps": 100,
-    "model": {"vae_dim": 128, "downscales": 4, "checkpointing": False, "version": "0.3.0"},
+    "model": {"vae_dim": 128, "downscales": 4, "light": False, "version": "0.3.0"},
     "stage": {"_target_": configuration.VAE_MODULE, "lr": 1e-4, "betas": [0.9, 0.99], "ema": {"_target_": "a.B"}},
     "vae": None,
 }
@@ -33,7 +33,7 @@ def changed(key: str, value: object) -> dict:
         ("stage.lr", "fast", "stage.lr must be a number, not 'fast'."),
         ("stage.betas", 0.9, "stage.betas must be a list, not 0.9."),
         ("stage.ema", 0.9, "stage.ema must be a mapping or null, not 0.9."),
-        ("model.checkpointing", 1, "model.checkpointing must be true or false, not 1."),
+        ("model.light", 1, "model.light must be true or false, not 1."),
         ("steps", "???", "steps has no value: give steps=."),
         ("step", 1, "unknown key 'step': did you mean 'steps'?"),
         ("model.vae_dmi", 1, "unknown key 'model.vae_dmi': did you mean 'model.vae_dim'?"),

@@ -144,6 +144,7 @@ def test_the_callback_sees_and_replaces_latents(pipeline: FluxFlowPipeline) -> N
         ({"prompt": "a", "num_inference_steps": 0}, "num_inference_steps is 0: it can be 1 to 1000"),
         ({"prompt": "a", "num_inference_steps": 1001}, "num_inference_steps is 1001"),
         ({"prompt": "a", "num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
+        ({"prompt": "a", "tile": 63}, "tile is 63: it must be 64 or more"),
     ],
 )
 def test_arguments_that_cannot_work(pipeline: FluxFlowPipeline, options: dict, message: str) -> None:
@@ -189,9 +190,9 @@ def test_it_keeps_the_networks_as_they_are() -> None:
     assert parts["flow_processor"].training
 
 
-def test_the_arguments_are_those_of_diffusers() -> None:
+def test_the_arguments_are_those_of_diffusers_and_tile() -> None:
     names = list(inspect.signature(FluxFlowPipeline.__call__).parameters)
     assert names[1:] == [
         "prompt", "negative_prompt", "height", "width", "num_inference_steps", "guidance_scale",
-        "num_images_per_prompt", "generator", "latents", "output_type", "return_dict", "callback_on_step_end",
+        "num_images_per_prompt", "generator", "latents", "output_type", "return_dict", "callback_on_step_end", "tile",
     ]  # fmt: skip

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow.models.attention import attend
+from fluxflow.models.attention import attend, split_heads
 from fluxflow.models.norms import GroupNorm, LayerNorm
 
 
@@ -74,8 +74,12 @@ class SPADE(nn.Module):
             return self.bn(x)
         if context.shape[2:] != x.shape[2:]:
             context = F.interpolate(context, size=x.shape[2:], mode="bilinear", align_corners=False)
+        return self.modulate(self.bn(x), context)
+
+    def modulate(self, normed: Tensor, context: Tensor) -> Tensor:
+        """Scales and shifts normalised features by a context of their size."""
         hidden = self.mlp_shared(context)
-        scaled = self.bn(x) if self.mlp_gamma is None else self.bn(x) * (1 + self.mlp_gamma(hidden))
+        scaled = normed if self.mlp_gamma is None else normed * (1 + self.mlp_gamma(hidden))
         return scaled + self.mlp_beta(hidden)
 
 
@@ -101,7 +105,7 @@ class GatedContextInjection(nn.Module):
             layer.bias.fill_(value)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        return x * self.gate(context)[:, None] + self.bias(context)[:, None]
+        return torch.addcmul(self.bias(context)[:, None], x, self.gate(context)[:, None])
 
 
 class ContextAttentionMixer(nn.Module):
@@ -127,6 +131,7 @@ class ContextAttentionMixer(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mixes tokens [B, K, D] and returns the pooled class token [B, D] and the mixed tokens [B, K, D]."""
         x = torch.cat([self.cls.expand(len(x), -1, -1), self.norm_in(x)], dim=1)
-        x = attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.n_head)
+        q, k, v = (split_heads(project(x), 1, self.n_head)[0] for project in (self.q_proj, self.k_proj, self.v_proj))
+        x = attend(q, k, v)
         x = self.norm_out(self.out_proj(x))
         return x[:, 0], x[:, 1:]

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from fluxflow.errors import ConfigError
 from fluxflow.models.packet import latent_size_of
+from fluxflow.models.tiles import LARGEST, SIDE, expand_in_tiles
 from fluxflow.models.vae import FluxCompressor, FluxExpander
 
 
@@ -66,14 +67,28 @@ class LatentSpace(nn.Module):
         packed = self.compressor.packet(mean + eps * (0.5 * logvar).exp())
         return torch.cat([(packed[:, :-1] - self.mean) / self.std, packed[:, -1:]], dim=1)
 
-    def decode(self, packed: Tensor, latent_size: tuple[int, int] | None = None) -> Tensor:
-        """Packets [B, T + 1, D] to images [B, 3, H, W] in [-1, 1]."""
-        latent_size = latent_size or latent_size_of(packed, self.max_hw)
+    def decode(self, packed: Tensor, latent_size: tuple[int, int] | None = None, tile: int | None = None) -> Tensor:
+        """Packets to images.
+
+        Args:
+            packed: [B, T + 1, D].
+            latent_size: (h, w); read from the size token where it is None, which waits for the device.
+            tile: side in pixels of the tiles in which a larger picture is decoded (`fluxflow.models.tiles`), without
+                gradients. None: of `SIDE` pixels where there is no gradient and a picture has more than `LARGEST`.
+
+        Returns:
+            [B, 3, H, W] in [-1, 1].
+        """
+        h, w = latent_size = latent_size or latent_size_of(packed, self.max_hw)
         tokens = torch.cat([packed[:, :-1] * self.std + self.mean, packed[:, -1:]], dim=1)
+        if tile is None and h * w * self.downscale**2 > LARGEST and not torch.is_grad_enabled():
+            tile = SIDE
+        if tile is not None and tile < max(h, w) * self.downscale:
+            return expand_in_tiles(self.expander, tokens, latent_size, tile).clamp(-1, 1)
         return self.expander(tokens, latent_size=latent_size).clamp(-1, 1)
 
-    def reconstruct(self, image: Tensor) -> Tensor:
-        """Images through the posterior's mean and back."""
+    def reconstruct(self, image: Tensor, tile: int | None = None) -> Tensor:
+        """Images through the posterior's mean and back; `tile` as in `decode`."""
         h, w = self.latent_size(*image.shape[2:])
         eps = image.new_zeros(len(image), self.compressor.config["d_model"], h, w)
-        return self.decode(self.encode(image, eps), (h, w))
+        return self.decode(self.encode(image, eps), (h, w), tile)

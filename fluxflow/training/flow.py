@@ -106,7 +106,7 @@ class FlowLitModule(LightningModule):
         loss = self._loss(batch, keep, timesteps, generator, self.min_snr_gamma)
         self._last_loss = loss.detach()
         if (self.global_step + 1) % self.log_every == 0:
-            self.log("loss", loss.detach(), prog_bar=True)
+            self.log("loss", loss.detach())
             self.log("train/loss", loss.detach())
         return loss
 
@@ -123,6 +123,19 @@ class FlowLitModule(LightningModule):
         total += flops.packet(compressor, count, tokens).forward
         total += flops.text_projection(self.text_encoder.hidden_size, text["embed_dim"], count).training
         return total + flops.flow(self.flow_processor.config, count, tokens).training
+
+    def draft(self, batch: dict[str, Any]) -> Any:
+        """The graph of the forward with this batch, as shapes on the meta device."""
+        if "image" in batch:
+            h, w = self.latent_space.latent_size(*batch["image"].shape[2:])
+        else:
+            h, w = batch["mean"].shape[2:]
+        count = len(batch["caption"])
+        with torch.device("meta"):
+            network = FluxFlowProcessor(**self.flow_processor.config)
+            text = torch.empty(count, self.text_encoder.config["embed_dim"], requires_grad=True)
+            packed = torch.empty(count, h * w + 1, self.latent_space.compressor.packet_channels)
+            return network(packed, text, torch.empty(count), (h, w))
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Mean squared error of the velocity over evenly spread timesteps; noise and times are always the same."""

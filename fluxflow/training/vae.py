@@ -126,7 +126,7 @@ class VAELitModule(LightningModule):
             self.check_finite(step, losses, norms)
 
         if last and self.global_step % self.log_every == 0:
-            self.log("loss", loss.detach(), prog_bar=True)
+            self.log("loss", loss.detach())
             metrics |= {"l1_mse": reconstruction.detach(), "kl": kl.detach(), "beta": beta, "gan_weight": adversarial}
             metrics |= {"grad_norm": norms["generator"], "lr": optimizer.param_groups[0]["lr"]}
             metrics |= {"active_channels": active_channels(mu.detach()).float()}
@@ -187,6 +187,24 @@ class VAELitModule(LightningModule):
             r1 = self.r1_gamma > 0 and self.global_step % self.r1_every == 0
             total += flops.gan_step(self.discriminator.config, count, height, width, r1)
         return total
+
+    def draft(self, batch: dict[str, Any]) -> Any:
+        """The graphs of the forward with this batch and all that may join it, as shapes on the meta device."""
+        space = self.latent_space
+        with torch.device("meta"):
+            compressor, expander = FluxCompressor(**space.compressor.config), FluxExpander(**space.expander.config)
+            image = torch.empty(batch["image"].shape)
+            packed, mu, _ = compressor(image, training=True)
+            fake = expander(packed, latent_size=(mu.shape[2], mu.shape[3]))
+            if self.gan_weight == 0:
+                return fake
+            critic = PatchDiscriminator(**self.discriminator.config)
+            context = packed[:, :-1, : mu.shape[1]].mean(dim=1).detach()
+            verdict = critic(torch.cat([image, fake.detach()]), torch.cat([context, context]))
+            if self.r1_gamma == 0:
+                return fake, verdict
+            real = image.requires_grad_(True)
+            return fake, verdict, r1_penalty(critic(real, context), real)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         image = to_signed(batch["image"])

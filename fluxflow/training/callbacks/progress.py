@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Progress(Callback):
-    """Reports step, rate, time left, the metrics that the module logs with `prog_bar=True`, and what `speed/` holds.
+    """Reports step, rate, time left, the loss, and what `speed/` holds.
 
     Args:
         every_seconds: between two lines.
@@ -47,7 +47,9 @@ class Progress(Callback):
         step, now = trainer.global_step, time.monotonic()
         if step % self.log_every == 0 and step > self._fetched:
             self._fetched = step
-            self._metrics = f"{_pairs(trainer.progress_bar_metrics)}  {_speed(trainer.callback_metrics)}".rstrip()
+            metrics = trainer.callback_metrics
+            loss = {name: value for name, value in metrics.items() if name == "loss"}
+            self._metrics = f"{_pairs(loss)}  {_speed(metrics)}".strip()
         if self._bar is not None:
             rate = self._rate(trainer, self._first, self._began)
             self._bar.update(self._task, completed=step, rate=rate, metrics=self._metrics)

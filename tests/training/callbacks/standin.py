@@ -33,7 +33,7 @@ class Module(LightningModule):
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         loss = self.weight.square() * batch["image"].float().mean().clamp(max=1)
-        self.log("loss", loss, prog_bar=True)
+        self.log("loss", loss)
         return loss
 
     def flops(self, batch: dict) -> int:
