@@ -30,7 +30,7 @@ from fluxflow.training import CosineSchedule, FlowLitModule
 from fluxflow.training.encode import LatentEncoder
 
 # side of the pictures, batch, VAE dim, halvings, its attention layers and heads, flow dim, layers, heads, text dim
-ROWS = {"tiny": (64, 8, 16, 3, 2, 4, 96, 6, 4, 256), "default": (256, 4, 128, 4, 4, 8, 128, 10, 8, 1024)}
+ROWS = {"tiny": (64, 8, 8, 3, 2, 4, 96, 4, 4, 256), "default": (256, 4, 128, 4, 4, 8, 128, 10, 8, 1024)}
 
 
 def flow(

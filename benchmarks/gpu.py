@@ -1,9 +1,10 @@
 """Prints what a GPU makes of everything: python -m benchmarks.gpu [--peak 989] [--save FILE]; --toy to try it on a CPU.
 
 Times are of CUDA events, on a CPU of the clock: medians of --pairs after --warm, with their range. "plain" is the same
-with the kernels switched off. The share of the peak (MFU) counts the operations that PyTorch's own
-counter finds in a step without R1, gradients included. A share of the copy bandwidth is the bytes that the curve has to
-move, its input and output once and in the backward both gradients, over the time that copying as many takes.
+with the kernels switched off, "compiled" what torch.compile makes of it. The share of the peak (MFU) is that of the
+fastest, and counts the operations that PyTorch's own counter finds in a step without R1, gradients included. A share of
+the copy bandwidth is the bytes that the curve has to move, its input and output once and in the backward both
+gradients, over the time that copying as many takes.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from benchmarks.pairs import machine
 from fluxflow import build, kernels
 from fluxflow.kernels import bezier as curves
 from fluxflow.kernels.conv import TRANSPOSED_FORMS
+from fluxflow.training.compilation import compile_networks
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Training = tuple[Any, Iterator[Batch]]  # a module and its batches
@@ -110,25 +112,28 @@ class Table:
         self.row(what, times[True], f"plain/ours {median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
 
     def training(self, what: str, config: DictConfig, made: Callable[[], Training], share: bool) -> None:
-        """A row of training steps in Lightning, kernels on and off; with `share` also the share of the peak.
+        """A row of training steps in Lightning, kernels on, off, and compiled; with `share` also the share of the peak.
 
         Args:
             made: makes a module and its batches anew.
         """
-        times: dict[bool, float] = {}
-        for fast in (False, True):
+        forms = {"plain": False, "ours": True} | ({} if self.toy else {"compiled": True})
+        steps: dict[str, list[float]] = {}
+        for form, fast in forms.items():
             with kernels.fast(fast):
                 module, batches = made()
+                if form == "compiled":
+                    compile_networks(module)
                 loader = Marked(batches, self.warm + self.pairs)
                 fit(config, module, loader)
-            steps = milliseconds(loader.marks)
-            times[fast] = median(steps[self.warm :])
-        more = f"plain/ours {times[False] / times[True]:.2f}"
+            steps[form] = milliseconds(loader.marks)
+        times = {form: median(found[self.warm :]) for form, found in steps.items()}
+        more = ", ".join(f"{form}/ours {times[form] / times['ours']:.2f}" for form in times if form != "ours")
         if share:
             operations = count_operations(config, made)
-            rate = 1000 * operations / times[True]
+            rate = 1000 * operations / min(times.values())
             more += f", {operations / 1e12:.3g} TFLOP, {rate / 1e12:.3g} TFLOP/s, MFU {rate / self.peak / 1e10:.1f} %"
-        self.row(what, steps, more)
+        self.row(what, steps["ours"], more)
 
 
 def count_operations(config: DictConfig, made: Callable[[], Training]) -> int:
@@ -167,6 +172,10 @@ def sampling(table: Table, folder: str) -> None:
             f"sampling, {side} px, guidance 5, {steps} steps",
             lambda steps=steps: drawing(next(prompts), height=side, width=side, num_inference_steps=steps),
         )
+    if not table.toy:
+        drawing.compile_flow()
+        draw = partial(drawing, height=side, width=side, num_inference_steps=20)
+        table.row(f"sampling, {side} px, guidance 5, 20 steps, CUDA graphs", table.calls(lambda: draw(next(prompts))))
 
 
 def transposed(table: Table) -> None:

@@ -41,6 +41,7 @@ class Drawing:
     guidance: float
     height: int | None
     width: int | None
+    compile: bool
     tile: int | None
     images: str | None
     count: int
@@ -62,6 +63,8 @@ class Drawing:
             if not isinstance(value := getattr(self, name), int | None):
                 raise ConfigError(f"{name} must be a number of pixels or null, not {value!r}.")
         check_tile(self.tile)
+        if not isinstance(self.compile, bool):
+            raise ConfigError(f"compile must be true or false, not {self.compile!r}.")
         if not isinstance(self.guidance, int | float):
             raise ConfigError(f"guidance must be a number, not {self.guidance!r}.")
         for name, kind, noun in (("prompts", str, "caption"), ("seeds", int, "whole number")):
@@ -92,6 +95,8 @@ def draw_prompts(drawing: Drawing, out: Path) -> Path:
     device = device_of(drawing.device)
     pipeline = FluxFlowPipeline.from_pretrained(drawing.run, device=device, text_model=drawing.text_model)
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
+    if drawing.compile:
+        pipeline.compile_flow()
     rows: list[Sequence[Image]] = []
     for number, prompt in enumerate(prompts, start=1):
         start = time.perf_counter()

@@ -17,6 +17,7 @@ from fluxflow.checkpoint.published import Choices
 from fluxflow.diffusion.sampler import make_scheduler, sample
 from fluxflow.diffusion.schedule import TIMESTEPS
 from fluxflow.errors import CheckpointError, ConfigError
+from fluxflow.kernels.compiler import check_compiler
 from fluxflow.models import BertTextEncoder, FluxCompressor, FluxExpander, FluxFlowProcessor
 from fluxflow.models.latent_space import LatentSpace
 from fluxflow.models.packet import pack
@@ -150,6 +151,16 @@ class FluxFlowPipeline(DiffusionPipeline):
         images = self.latent_space.decode(packed, latent_size, tile)
         pictures = _OUTPUTS[output_type](images)
         return ImagePipelineOutput(images=pictures) if return_dict else (pictures,)
+
+    def compile_flow(self) -> None:
+        """Have the flow compiled for each shape that it meets from now on; on GPUs a step is then one CUDA graph.
+
+        Raises:
+            ConfigError: there is no C++ compiler.
+        """
+        check_compiler()
+        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+        self.flow_processor.compile(dynamic=False, mode=mode)
 
     def _encode(
         self, prompt: str | Sequence[str], negative_prompt: str | Sequence[str] | None, copies: int

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import ours, scaling
+from benchmarks import ours, scaling, steps
 from benchmarks.pairs import ANSWER, Compared, Worker, compare
 from benchmarks.rows import Row, rows
+from tests import pipelines
 
 TOY = rows(toy=True)
 # Each once, by its text: what rows share is run for one of them.
@@ -95,3 +96,20 @@ def test_exponents_are_recovered() -> None:
     points = [(float(side), float(dim)) for side in (1, 2, 4) for dim in (3, 6)]
     found = scaling.exponents(points, [5 * side**2 * dim**1.5 for side, dim in points])
     np.testing.assert_allclose(found, [2, 1.5])
+
+
+def test_the_curve_of_steps_ends_at_its_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    pipelines.pipeline().save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(steps, "STEPS", (2, 5))
+    monkeypatch.setattr(steps, "REFERENCE", 5)
+    sheet = tmp_path / "sheet.png"
+    monkeypatch.setattr(
+        sys, "argv", ["steps", str(tmp_path / "model"), "--prompts", "a red dress", "--out", str(sheet)]
+    )
+    steps.main()
+    first, last = (line.split() for line in capsys.readouterr().out.splitlines()[-2:])
+    assert float(first[1]) > 0
+    assert float(last[1]) == 0
+    assert sheet.is_file()

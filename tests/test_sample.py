@@ -17,6 +17,7 @@ from PIL import Image
 from fluxflow.checkpoint import save_model
 from fluxflow.drawing import Drawing, draw, read_prompts, slug
 from fluxflow.errors import ConfigError, DataError
+from fluxflow.models import FluxFlowProcessor
 from fluxflow.pictures import read_metadata
 from tests import pipelines, published
 
@@ -127,6 +128,19 @@ def test_a_vae_gives_reconstructions_in_the_run_folder(runs: Path, shard: Path, 
     assert (pixels(path) == (255, 0, 0)).all(axis=-1).sum() == 3 * 160**2  # the three originals, enlarged
 
 
+def test_compile_is_for_the_flow(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(FluxFlowProcessor, "compile", lambda self, **options: calls.append(options))
+    draw(drawing(runs / "flow/a", tmp_path, compile=True))
+    assert calls == [{"dynamic": False, "mode": "default"}]
+
+
+@pytest.mark.slow
+def test_compiled_pictures_are_the_pictures(runs: Path, tmp_path: Path) -> None:
+    plain, compiled = (pixels(draw(drawing(runs / "flow/a", tmp_path / str(c), compile=c))) for c in (False, True))
+    assert np.abs(plain.astype(int) - compiled).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -134,6 +148,7 @@ def test_a_vae_gives_reconstructions_in_the_run_folder(runs: Path, shard: Path, 
         ({"seeds": ["a"]}, "seeds must be a list of whole numbers"),
         ({"prompts": []}, "prompts must be a list of captions"),
         ({"guidance": "high"}, "guidance must be a number, not 'high'"),
+        ({"compile": "yes"}, "compile must be true or false, not 'yes'"),
         ({"tile": 63}, "tile is 63: it must be 64 or more, or null"),
         ({"height": "tall"}, "height must be a number of pixels or null"),
         ({"stps": 3}, "unknown key 'stps': did you mean 'steps'"),

@@ -1,12 +1,9 @@
 """torch.compile of what a training spends its time in."""
 
-import os
-import shutil
-
 import torch
 from lightning import LightningModule
 
-from fluxflow.errors import ConfigError
+from fluxflow.kernels.compiler import check_compiler
 from fluxflow.models import FluxCompressor, FluxExpander
 from fluxflow.models.flow import FlowBlock
 
@@ -21,10 +18,9 @@ def compile_networks(module: LightningModule) -> None:
     again for R1, which compiled code cannot do; so is the VAE of stage 2, which is frozen.
 
     Raises:
-        ConfigError: there is no C++ compiler, which TorchInductor needs on every device.
+        ConfigError: there is no C++ compiler.
     """
-    if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
-        raise ConfigError("compile=true needs a C++ compiler: install g++, or name one in the variable CXX.")
+    check_compiler()
     torch._dynamo.config.recompile_limit = SHAPES
     for network in module.modules():
         trained = any(parameter.requires_grad for parameter in network.parameters())
