@@ -17,7 +17,7 @@ from ..errors import DataError
 from .stream import Item, TrainStream
 from .tally import Tally
 
-GRACE = 15  # seconds
+GRACE = 300  # seconds; a step of a large model and its checkpoint can take minutes
 MOST_WORKERS = 8
 
 
