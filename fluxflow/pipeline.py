@@ -17,8 +17,8 @@ from fluxflow.checkpoint.published import Choices
 from fluxflow.diffusion.sampler import make_scheduler, sample
 from fluxflow.diffusion.schedule import TIMESTEPS
 from fluxflow.errors import CheckpointError, ConfigError
-from fluxflow.kernels.compiler import check_compiler
 from fluxflow.models import BertTextEncoder, FluxCompressor, FluxExpander, FluxFlowProcessor
+from fluxflow.models.compiler import check_compiler
 from fluxflow.models.latent_space import LatentSpace
 from fluxflow.models.packet import pack
 from fluxflow.models.tiles import check_tile

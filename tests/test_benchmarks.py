@@ -1,5 +1,6 @@
 """The benchmarks run: every row of the table at toy size, without the published package."""
 
+import gc
 import io
 import json
 import sys
@@ -84,11 +85,12 @@ def test_the_peak_is_that_of_the_step(monkeypatch: pytest.MonkeyPatch, capsys: p
     if not pairs.RESET.exists():
         pytest.skip("the system does not tell")
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
+    gc.collect()  # what other tests left would make room in between
     for number, _ in enumerate(pairs.asked()):
-        size = 50_000_000 if number == 0 else 1
+        size = 400_000_000 if number == 0 else 1
         np.ones(size, dtype=np.uint8)
     first, second = (float(line.split()[2]) for line in capsys.readouterr().out.splitlines())
-    assert 4e7 < first < 1e8
+    assert 2e8 < first < 5e8
     assert second < 1e7
 
 

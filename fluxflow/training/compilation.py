@@ -3,8 +3,8 @@
 import torch
 from lightning import LightningModule
 
-from fluxflow.kernels.compiler import check_compiler
 from fluxflow.models import FluxCompressor, FluxExpander
+from fluxflow.models.compiler import check_compiler
 from fluxflow.models.flow import FlowBlock
 
 SHAPES = 64  # of batches, in training and in evaluation, that get code of their own; more run uncompiled

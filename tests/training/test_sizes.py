@@ -86,7 +86,7 @@ def test_samples_of_any_shape_carry_it_in_their_packets(monkeypatch: pytest.Monk
     pipeline, seen = pipelines.pipeline(), []
     decode = pipeline.latent_space.decode
     monkeypatch.setattr(
-        pipeline.latent_space, "decode", lambda packed, size: seen.append(packed) or decode(packed, size)
+        pipeline.latent_space, "decode", lambda packed, size, tile: seen.append(packed) or decode(packed, size, tile)
     )
     for height, width in SIZES:
         drawn = pipeline("a red dress", height=height, width=width, num_inference_steps=2).images[0]
