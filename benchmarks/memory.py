@@ -1,4 +1,4 @@
-"""Prints the memory of a training step: python benchmarks/memory.py [--models tiny small] [--sides 64 128] [--batch 1]
+"""Prints the memory of a training step: python -m benchmarks.memory [--models tiny small] [--sides 64 128] [--batch 1]
 
 Each row trains two steps in a process of its own and gives the most that they took beyond the weights, with blocks kept
 and recomputed, beside the estimate by which `memory=auto` chooses. Stage 1 with its discriminator and R1; stage 2 from

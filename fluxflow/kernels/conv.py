@@ -166,7 +166,7 @@ def _run(forms: Mapping[str, Form], x: Tensor, layer: nn.Conv2d | nn.ConvTranspo
 
 def _may_tile(x: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
     """Whether fourier.py is a choice: float32 on CPU without a gradient."""
-    plain = enabled() and x.device.type == "cpu" and x.dtype == layer.weight.dtype == torch.float32 and not x.is_meta
+    plain = enabled() and x.device.type == "cpu" and x.dtype == layer.weight.dtype == torch.float32
     differentiated = torch.is_grad_enabled() and (x.requires_grad or layer.weight.requires_grad)
     return plain and not differentiated and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
