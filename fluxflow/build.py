@@ -28,7 +28,7 @@ from yaml import YAMLError
 
 from fluxflow import configuration
 from fluxflow.errors import ConfigError, FluxFlowError
-from fluxflow.runs import find_checkpoint
+from fluxflow.runs import find_checkpoint, remove_if_empty
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule, LightningModule, Trainer
@@ -79,7 +79,7 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         try:
             task(config)
         except FluxFlowError as error:
-            _remove_if_empty(Path(hydra.runtime.output_dir))
+            remove_if_empty(Path(hydra.runtime.output_dir))
             print(f"error: {error}", file=sys.stderr)
         except Exception:
             if hydra.mode != RunMode.MULTIRUN:
@@ -284,11 +284,6 @@ def _check_object(key: str, node: dict[str, Any]) -> None:
 def _is_network(node: Any) -> bool:
     target = node.get("_target_", "") if isinstance(node, DictConfig) else ""
     return target.startswith("fluxflow.models.") and not target.endswith("BertTextEncoder")
-
-
-def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and folder != Path.cwd() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def main(arguments: list[str]) -> None:

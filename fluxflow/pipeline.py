@@ -1,6 +1,7 @@
 """From prompts to pictures: the pipeline that sample.py, the previews in training and users of diffusers share."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,25 +119,13 @@ class FluxFlowPipeline(DiffusionPipeline):
         Raises:
             ConfigError: an argument that cannot work.
         """
-        if output_type not in _OUTPUTS:
-            raise ConfigError(f"output_type={output_type!r} is unknown; choose one of {', '.join(_OUTPUTS)}.")
-        if not 1 <= num_inference_steps <= TIMESTEPS:
-            raise ConfigError(f"num_inference_steps is {num_inference_steps}: it can be 1 to {TIMESTEPS}.")
+        _check(output_type, num_inference_steps, num_images_per_prompt)
         check_tile(tile)
-        if num_images_per_prompt < 1:
-            raise ConfigError(f"num_images_per_prompt is {num_images_per_prompt}: it must be 1 or more.")
         text, null_text = self._encode(prompt, negative_prompt, num_images_per_prompt)
         height, width = self._size(height, width)
         latent_size = self.latent_space.latent_size(height, width)
         tokens = self._noise(len(text), latent_size, generator, latents)
         with self.progress_bar(total=num_inference_steps) as progress:  # pyright: ignore[reportCallIssue]
-
-            def on_step(step: int, timestep: int, tokens: Tensor) -> Tensor | None:
-                progress.update()
-                if callback_on_step_end is None:
-                    return None
-                return (callback_on_step_end(self, step, timestep, {"latents": tokens}) or {}).get("latents")
-
             packed = sample(
                 self.flow_processor,
                 self.scheduler,
@@ -146,7 +135,7 @@ class FluxFlowPipeline(DiffusionPipeline):
                 null_text,
                 num_inference_steps,
                 guidance_scale,
-                on_step,
+                partial(self._after_step, progress, callback_on_step_end),
             )
         images = self.latent_space.decode(packed, latent_size, tile)
         pictures = _OUTPUTS[output_type](images)
@@ -161,6 +150,15 @@ class FluxFlowPipeline(DiffusionPipeline):
         check_compiler()
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
         self.flow_processor.compile(dynamic=False, mode=mode)
+
+    def _after_step(
+        self, progress: Any, callback: StepCallback | None, step: int, timestep: int, tokens: Tensor
+    ) -> Tensor | None:
+        """Count a step; return the tokens with which the callback replaces its own, if it does."""
+        progress.update()
+        if callback is None:
+            return None
+        return (callback(self, step, timestep, {"latents": tokens}) or {}).get("latents")
 
     def _encode(
         self, prompt: str | Sequence[str], negative_prompt: str | Sequence[str] | None, copies: int
@@ -252,6 +250,15 @@ class FluxFlowPipeline(DiffusionPipeline):
     def dtype(self) -> torch.dtype:
         """The type of the flow network's weights."""
         return next(self.flow_processor.parameters()).dtype
+
+
+def _check(output_type: str, steps: int, copies: int) -> None:
+    if output_type not in _OUTPUTS:
+        raise ConfigError(f"output_type={output_type!r} is unknown; choose one of {', '.join(_OUTPUTS)}.")
+    if not 1 <= steps <= TIMESTEPS:
+        raise ConfigError(f"num_inference_steps is {steps}: it can be 1 to {TIMESTEPS}.")
+    if copies < 1:
+        raise ConfigError(f"num_images_per_prompt is {copies}: it must be 1 or more.")
 
 
 def _vector(values: Tensor | Sequence[float] | None) -> Tensor | None:

@@ -85,3 +85,9 @@ def find_checkpoint(resume: str | Path | None, run_dir: str | Path) -> Path | No
         return None
     what = f"{path} holds no {LAST}" if path.is_dir() else f"there is no {path}"
     raise CheckpointError(f"resume: {what}. Give a run folder, a .ckpt file, or resume=auto.")
+
+
+def remove_if_empty(run_dir: Path) -> None:
+    """Remove the folder of a run that was refused before it wrote anything."""
+    if run_dir.is_dir() and run_dir != Path.cwd() and not any(run_dir.iterdir()):
+        run_dir.rmdir()
