@@ -41,7 +41,7 @@ def grid(
     Args:
         pictures: one sequence of pictures for each caption.
         captions: the text at the left of each row, wrapped.
-        columns: the text above each column.
+        columns: the text above each column, wrapped.
         title: a line above all.
     """
     return sheet([Row(caption, row) for caption, row in zip(captions, pictures, strict=True)], columns, title)
@@ -88,14 +88,16 @@ def sheet(rows: Sequence[Row], columns: Sequence[str] = (), title: str = "") -> 
         for label, row_notes in zip(labels, notes, strict=True)
     ]
     left = MARGIN + math.ceil(max(text.getlength(line) for label in labels for line in label.split("\n"))) + 2 * GAP
-    top = MARGIN + (FONT + 2 * GAP) * (bool(title) + bool(columns))
+    headings = [_wrap(column, width, text, lines=4) for column in columns]
+    above = max((_height(heading, FONT) for heading in headings), default=0)
+    top = MARGIN + _height(title, FONT) + above
     cells = max(len(row.pictures) for row in rows)
     right = max(left + cells * (width + GAP) - GAP, MARGIN + math.ceil(text.getlength(title)))
     paper = Image.new("RGB", (right + MARGIN, top + sum(heights) + GAP * (len(rows) - 1) + MARGIN), PAPER)
     draw = ImageDraw.Draw(paper)
     draw.text((MARGIN, MARGIN), title, INK, text)
-    for cell, column in enumerate(columns):
-        draw.text((left + cell * (width + GAP), top - GAP), column, QUIET, text, anchor="ls")
+    for cell, heading in enumerate(headings):
+        draw.multiline_text((left + cell * (width + GAP), top - above), heading, QUIET, text)
     for row, label, row_notes, row_height in zip(rows, labels, notes, heights, strict=True):
         draw.multiline_text((MARGIN, top), label, INK, text)
         for cell, picture in enumerate(row.pictures):

@@ -46,6 +46,16 @@ def test_long_captions_stay_beside_their_row() -> None:
     assert rows.max() - rows.min() >= 2 * 64 * 3  # nothing overlaps
 
 
+def test_long_headings_stay_above_their_column() -> None:
+    sheet = grid([[RED, RED]], [""], columns=["a long heading of a first column, in several lines", ""])
+    red = colours(sheet, (255, 0, 0))
+    columns = np.flatnonzero(red.any(axis=0))
+    second = columns[np.flatnonzero(np.diff(columns) > 1)[0] + 1]
+    heading = np.asarray(sheet)[: np.flatnonzero(red.any(axis=1))[0]]
+    assert (heading[:, :second] < 200).any()
+    assert (heading[:, second:] == 255).all()
+
+
 @pytest.mark.parametrize("text", ["", "one", "some words that need several lines", "w" * 100, "ü" * 30 + " b"])
 def test_no_line_is_wider_than_asked(text: str) -> None:
     font = ImageFont.load_default(16)
