@@ -21,6 +21,7 @@ from benchmarks.material import TEXT, caption
 from benchmarks.pairs import answer, asked
 from fluxflow import build, kernels
 from fluxflow.data import LatentDataModule
+from fluxflow.kernels.heap import keep_freed_memory
 from fluxflow.models import BertTextEncoder, BezierActivation, FluxCompressor, FluxExpander, FluxFlowProcessor
 from fluxflow.models.packet import pack
 from fluxflow.pipeline import FluxFlowPipeline
@@ -215,6 +216,7 @@ def main(what: str, sizes: dict[str, Any]) -> None:
     """Do `what` in a size for each line of the input; with "naive" in plain PyTorch, without the kernels."""
     torch.manual_seed(0)
     with kernels.fast(not sizes.pop("naive", False)):
+        keep_freed_memory(torch.device("cpu"))  # as train.py and sample.py do
         WORK[what](**sizes)
 
 

@@ -16,6 +16,7 @@ from fluxflow import __version__
 from fluxflow.checkpoint import load_vae, read_index
 from fluxflow.configuration import unknown_key
 from fluxflow.errors import ConfigError, DataError
+from fluxflow.kernels.heap import keep_freed_memory
 from fluxflow.models.tiles import check_tile
 from fluxflow.pictures import grid, reconstruction_sheet, save_png
 from fluxflow.pipeline import FluxFlowPipeline
@@ -82,6 +83,7 @@ def draw(drawing: Drawing) -> Path:
         DataError: prompts or pictures that cannot be read.
     """
     index = read_index(drawing.run)
+    keep_freed_memory(device_of(drawing.device))
     beside = index.folder.parent if index.folder.is_file() else Path(drawing.run)
     out = Path(drawing.out or beside / "samples")
     path = (draw_prompts if "flow_processor" in index.components else draw_reconstructions)(drawing, out)

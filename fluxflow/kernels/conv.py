@@ -6,25 +6,30 @@ A stride-2 layer correlates a small map s with a big map b, whichever of the two
 
 For k = 2a + r only every second element of b takes part, so with b_q[j] = b[2j + q] this is a stride-1 weight gradient
 of half the kernel size for each of the 2×2 phases r. On CPU oneDNN runs those at the speed of a matrix product, and the
-strided one several times slower, so there the phases are always taken. The transposed layer has two more forms, in
-transposed.py. On CUDA the forms of a layer are timed once for each shape, dtype and device where
-`torch.backends.cudnn.benchmark` allows such trials; otherwise PyTorch's own form is used.
+strided one several times slower, so there the phases are always taken. The input gradient of the transposed layer,
+
+    ∂L/∂s[i] = Σ_k  b[2i + k − padding] · w[k]
+
+is the sum of stride-1 convolutions of the same phases. The transposed layer has two more forms, in transposed.py. On
+CUDA the forms of a layer are timed once for each shape, dtype and device where `torch.backends.cudnn.benchmark` allows
+such trials; otherwise PyTorch's own form is used.
 
 Where no gradient is wanted, large maps on CPU take the transposed and the dilated layer through fourier.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.grad import conv2d_weight
 
 from fluxflow.kernels import enabled, fourier, transposed
 from fluxflow.kernels.choice import Choice
 
+PIXELS = 512  # of the small maps of a batch, from which the input gradient in phases pays
 Form = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]  # of input, weight, bias and padding
 
 
@@ -38,6 +43,15 @@ def phase(big: Tensor, dim: int, r: int, half: int, padding: int, length: int) -
     return F.pad(plane, pad)
 
 
+def phases(big: Tensor, half: int, padding: int, size: Sequence[int]) -> Iterator[tuple[Any, Tensor]]:
+    """The index of the taps of each of the 2×2 phases in a kernel, and the part of `big` that they meet."""
+    for r in range(2):
+        rows = phase(big, 2, r, half, padding, size[0])
+        for c in range(2):
+            plane = phase(rows, 3, c, half, padding, size[1])
+            yield (..., slice(r, None, 2), slice(c, None, 2)), plane.contiguous()
+
+
 def stride2_weight_grad(small: Tensor, big: Tensor, kernel: int, padding: int) -> Tensor:
     """Weight gradient of a stride-2 layer, [C_small, C_big, kernel, kernel].
 
@@ -49,12 +63,29 @@ def stride2_weight_grad(small: Tensor, big: Tensor, kernel: int, padding: int) -
     """
     channels, half = (small.shape[1], big.shape[1]), kernel // 2
     grad = small.new_empty(*channels, kernel, kernel)
-    for r in range(2):
-        rows = phase(big, 2, r, half, padding, small.shape[2])
-        for c in range(2):
-            plane = phase(rows, 3, c, half, padding, small.shape[3]).contiguous()
-            grad[..., r::2, c::2] = conv2d_weight(plane, (*channels, half, half), small)
+    for taps, plane in phases(big, half, padding, small.shape[2:]):
+        grad[taps] = _weight_grad(small, plane, small.new_empty(*channels, half, half))
     return grad
+
+
+def _weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """∂L/∂w of y = conv2d(x, w) where ∂L/∂y = grad; of `weight` only the shape counts.
+
+    As torch.nn.grad.conv2d_weight, which has PyTorch copy a tensor of that shape first.
+    """
+    options = None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (False, True, False)
+    return torch.ops.aten.convolution_backward(grad, x, weight, *options)[1]
+
+
+def stride2_correlation(big: Tensor, weight: Tensor, padding: int, size: Sequence[int]) -> Tensor:
+    """F.conv2d(big, weight, stride=2, padding=padding), [B, C_small, *size], the input gradient of a transposed layer.
+
+    In phases where the map is large enough to pay for copies of the weight; the strided form is slow in channels_last.
+    """
+    if len(big) * size[0] * size[1] < PIXELS:
+        return F.conv2d(big.contiguous(), weight, stride=2, padding=padding)
+    planes = phases(big, weight.shape[-1] // 2, padding, size)
+    return reduce(torch.add, (F.conv2d(plane, weight[taps]) for taps, plane in planes))
 
 
 class _Conv(torch.autograd.Function):
@@ -89,7 +120,7 @@ class _ConvTranspose(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, _ = ctx.needs_input_grad
         return (
-            F.conv2d(grad, weight, stride=2, padding=ctx.padding) if needs_x else None,
+            stride2_correlation(grad, weight, ctx.padding, x.shape[2:]) if needs_x else None,
             stride2_weight_grad(x, grad, weight.shape[-1], ctx.padding) if needs_weight else None,
             None,
         )
@@ -113,10 +144,10 @@ def _phased_transposed(x: Tensor, weight: Tensor, bias: Tensor | None, padding: 
     return y if bias is None else y + bias[:, None, None]
 
 
-FORMS: Mapping[str, Form] = {"direct": _direct, "phased gradient": _phased}
+FORMS: Mapping[str, Form] = {"direct": _direct, "phased gradients": _phased}
 TRANSPOSED_FORMS: Mapping[str, Form] = {
     "direct": _direct_transposed,
-    "phased gradient": _phased_transposed,
+    "phased gradients": _phased_transposed,
     "four convolutions": transposed.four_convolutions,
     "one convolution": transposed.one_convolution,
 }
@@ -158,7 +189,7 @@ def _run(forms: Mapping[str, Form], x: Tensor, layer: nn.Conv2d | nn.ConvTranspo
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    name = "phased gradient" if device == "cpu" else "direct"
+    name = "phased gradients" if device == "cpu" else "direct"
     if device == "cuda" and _may_time():
         name = fastest(forms, x, weight, bias, padding, choice)
     return forms[name](x, weight, bias, padding)

@@ -41,6 +41,7 @@ from fluxflow.data.stream import Item, collate, make_example
 from fluxflow.data.tally import Rejected, Tally
 from fluxflow.data.transforms import Transform
 from fluxflow.errors import ConfigError, DataError
+from fluxflow.kernels.heap import keep_freed_memory
 from fluxflow.models import BertTextEncoder, LatentSpace
 from fluxflow.training.images import to_signed
 
@@ -189,6 +190,7 @@ class LatentEncoder:
                 self._write_index(part, [unit for unit in units if unit.part == part])
 
     def _encode(self, fabric: Fabric, units: list[Unit], loader: Loader) -> None:
+        keep_freed_memory(fabric.device)
         self.latent_space.to(fabric.device)
         self.text_encoder.to(fabric.device)
         place = loader.stream.place  # pyright: ignore[reportAttributeAccessIssue] (an EncodeStream)

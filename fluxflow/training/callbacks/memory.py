@@ -1,4 +1,4 @@
-"""Recomputing blocks in the backward where a step would not fit into the memory otherwise."""
+"""Where the memory of a step comes from: a heap that stays on CPU, blocks computed again where there is too little."""
 
 import logging
 from typing import Any, Literal
@@ -6,6 +6,7 @@ from typing import Any, Literal
 from lightning import Callback, Trainer
 from torch import nn
 
+from fluxflow.kernels.heap import keep_freed_memory
 from fluxflow.training.flow import FlowLitModule
 from fluxflow.training.memory import free_memory, kept_for_backward, states_to_come, step_memory
 from fluxflow.training.vae import VAELitModule
@@ -19,7 +20,7 @@ class Memory(Callback):
     """Decides at the first batch whether the backward computes the activations of each block again.
 
     It changes neither losses nor gradients, costs up to a third more time, and leaves little more to keep than the maps
-    between blocks.
+    between blocks. On CPU it has the process keep the memory that a step frees for the next one.
 
     Args:
         mode: "none", "blocks", or "auto": blocks where a step would take more than `SHARE` of the free memory, of the
@@ -29,6 +30,9 @@ class Memory(Callback):
     def __init__(self, mode: Literal["auto", "none", "blocks"] = "auto") -> None:
         self.mode = mode
         self._decided = False
+
+    def setup(self, trainer: Trainer, pl_module: VAELitModule | FlowLitModule, stage: str) -> None:
+        keep_freed_memory(trainer.strategy.root_device)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: VAELitModule | FlowLitModule, batch: Any, batch_idx: int
