@@ -67,7 +67,7 @@ def rows(toy: bool = False) -> dict[str, Row]:
     }
     step = flow | {"batch": 2 if toy else 4}
     shape = [1, 5, 8, 8] if toy else [2, 640, 64, 64]
-    curve = {"shape": shape, "repeats": 1 if toy else 5}
+    curve = {"shape": shape, "repeats": 1 if toy else 30}
     return {
         "vae32": stage1("stage-1 step, GAN, dim 32, 64 px, batch 2, fp32", 5, small),
         "vae128": stage1("stage-1 step, GAN, dim 128, 64 px, batch 1, fp32", 5, large),
