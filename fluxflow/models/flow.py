@@ -249,7 +249,10 @@ class FluxFlowProcessor(nn.Module):
 
     def _context_update(self, x: Tensor, latent_size: tuple[int, int]) -> Tensor:
         """Convolves the token map and pools it, [B, D]."""
-        features = self.flow_predictor(to_map(x, latent_size))
+        features = to_map(x, latent_size)
+        if not features.is_cuda:
+            features = features.contiguous()  # planar, as convolutions are fastest on CPU
+        features = self.flow_predictor(features)
         return self.context_final(add_coordinates(features)).mean(dim=(2, 3))
 
     def _run(

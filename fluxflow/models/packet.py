@@ -33,7 +33,7 @@ def latent_size_of(packed: Tensor, max_hw: int) -> tuple[int, int]:
 
 
 def to_map(tokens: Tensor, latent_size: tuple[int, int]) -> Tensor:
-    """Image tokens [B, T, D] as a feature map [B, D, h, w]."""
+    """Image tokens [B, T, D] as a feature map [B, D, h, w], which lies in memory as they do: channels_last."""
     return tokens.transpose(1, 2).unflatten(2, latent_size)
 
 
@@ -43,11 +43,16 @@ def to_tokens(features: Tensor) -> Tensor:
 
 
 def add_coordinates(x: Tensor) -> Tensor:
-    """Appends two channels, the column and the row of each pixel, from -1 to 1 (CoordConv, Liu et al., 2018)."""
+    """Appends two channels, the column and the row of each pixel, from -1 to 1 (CoordConv, Liu et al., 2018).
+
+    What is channels_last in memory stays so.
+    """
     rows = torch.linspace(-1, 1, x.shape[2], device=x.device, dtype=x.dtype)
     columns = torch.linspace(-1, 1, x.shape[3], device=x.device, dtype=x.dtype)
-    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
-    return torch.cat([x, grid.expand(len(x), -1, -1, -1)], dim=1)
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy")).expand(len(x), -1, -1, -1)
+    if x.is_contiguous(memory_format=torch.channels_last):
+        grid = grid.contiguous(memory_format=torch.channels_last)
+    return torch.cat([x, grid], dim=1)
 
 
 def position_code(height: int, width: int, dim: int, device: torch.device, slowest: float = 10000.0) -> Tensor:

@@ -45,6 +45,13 @@ def test_coordinates_are_column_then_row():
     torch.testing.assert_close(x[1, 4, :, 5], torch.linspace(-1, 1, 4))
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_coordinates_keep_the_memory_format(layout):
+    x = torch.randn(2, 3, 4, 6).contiguous(memory_format=layout)
+    assert add_coordinates(x).is_contiguous(memory_format=layout)
+    assert torch.equal(add_coordinates(x), add_coordinates(x.contiguous()))
+
+
 def test_position_code_is_the_textbook_formula():
     """PE[2i] = sin(p / 10000^(2i/d)), PE[2i + 1] = cos(…): rows in the first half of the channels, then columns."""
     code = position_code(3, 5, 8, torch.device("cpu")).double()

@@ -197,7 +197,7 @@ def test_curved_layers_start_by_passing_a_smooth_signal(layer, shape):
     torch.manual_seed(0)
     count = 400
     values = torch.randn(count, shape[1] if len(shape) == 4 else shape[2])
-    x = values[:, :, None, None].expand(-1, -1, 40, 40) if len(shape) == 4 else values[:, None]
+    x = values[:, :, None, None].expand(-1, -1, *shape[2:]) if len(shape) == 4 else values[:, None]
     y = inner(curved(layer), x)
     passed = y.mean(dim=(2, 3)) if y.dim() == 4 else y[:, 0]
     assert passed.mean().item() == pytest.approx(IDENTITY_MIDDLE, abs=0.4)
