@@ -243,7 +243,7 @@ def test_a_killed_pass_goes_on_to_the_same_files(shards, tmp_path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     environment = os.environ | {"SLOWLY": "0.05", "PYTHONPATH": str(ROOT)}
     rng = np.random.default_rng(0)
-    for files_there in sorted(rng.choice(range(1, 13), 2, replace=False)):
+    for files_there in sorted(rng.choice(range(1, 13), 3, replace=False)):
         process = subprocess.Popen(command(shards, killed), cwd=ROOT, env=environment)
         while len(list(killed.rglob("*.safetensors"))) < files_there and process.poll() is None:
             time.sleep(0.002)
