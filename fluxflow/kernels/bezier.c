@@ -1,35 +1,75 @@
 /* The Bézier activation of bezier.py and its gradient, for planes that lie in memory one after another.
 
    The input is `outer` groups of five planes [t | p0 | p1 | p2 | p3] of `plane` values each, the output `outer` planes.
-   Work goes in tiles that stay in the first-level cache, so that memory is read and written once. Loops are plain, for
-   the compiler to vectorise; it may fuse a product and a sum, but must not assume that values are finite: NaN and
-   infinity reach the output, where training looks for them. */
+   The compiler is told T_KIND and P_KIND, the activations of t and of the control points, and BFLOAT16 for such values:
+   each loop is then one pass over memory without a branch, and can be vectorised. A product and a sum may be fused, but
+   values must not be taken for finite: NaN and infinity reach the output, where training looks for them. */
 
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-enum { TILE = 256 };
+enum { TILE = 1024 }; /* values of a plane that a thread takes at a time */
 enum activation { NONE, SIGMOID, SILU, TANH, RELU }; /* in the order of bezier.ACTIVATIONS */
-enum type { FLOAT32, BFLOAT16 };
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* e^x within 2e-7 of its value: 2^n · e^r with |r| ≤ ln(2)/2, where e^r is the polynomial of degree 5 with the smallest
-   error. Beyond ±87 it stays at e^±87, which no activation here tells from 0 and infinity. Adding 1.5·2^23 rounds to an
-   integer n and leaves it in the lowest bits. */
-INLINE float exponential(float x)
+#ifdef BFLOAT16
+typedef uint16_t value;
+
+INLINE float load(value narrow)
+{
+    uint32_t bits = (uint32_t)narrow << 16;
+    float wide;
+    memcpy(&wide, &bits, sizeof wide);
+    return wide;
+}
+
+/* To the nearest, ties to even. */
+INLINE value store(float wide)
+{
+    uint32_t bits;
+    memcpy(&bits, &wide, sizeof bits);
+    uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    return (value)(wide != wide ? 0x7fc0 : rounded);
+}
+#else
+typedef float value;
+
+INLINE float load(value x) { return x; }
+INLINE value store(float x) { return x; }
+#endif
+
+enum { NANS = 0x7fffff };
+
+/* x between -87 and 87 (0x42ae0000 and 0xc2ae0000), compared as integers, which is cheaper: as signed ones positive
+   floats keep their order, as unsigned ones negative floats are above them, in reverse order. Where `nans` is NANS, it
+   moves both kinds of NaN across the end of their range, to where they stay; where it is 0, NaN becomes ±87. */
+INLINE float clamp(float x, uint32_t nans)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int32_t above = (int32_t)(bits + nans), most = (int32_t)(0x42ae0000 + nans);
+    above = above < most ? above : most;
+    uint32_t below = (uint32_t)above, least = 0xc2ae0000u + nans;
+    below = below < least ? below : least;
+    bits = below - nans;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* e^-x within 2e-7 of its value for x between -87 and 87: 2^n · e^-r with |r| ≤ ln(2)/2, where e^-r is the polynomial
+   of degree 5 with the smallest error. Adding 1.5·2^23 rounds to an integer n and leaves it in the lowest bits. */
+INLINE float decay(float x)
 {
     const float rounding = 12582912.0f;
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 87.0f ? 87.0f : x;
-    float shifted = x * 1.44269504f + rounding, n = shifted - rounding;
-    float r = x - n * 0.69314718f;
-    float series = 8.31252039e-3f;
+    float shifted = rounding - x * 1.44269504f, n = shifted - rounding;
+    float r = x + n * 0.69314718f;
+    float series = -8.31252039e-3f;
     series = series * r + 4.18901576e-2f;
-    series = series * r + 0.166671147f;
+    series = series * r - 0.166671147f;
     series = series * r + 0.499992315f;
-    series = (series * r + 1.0f) * r + 1.0f;
+    series = (series * r - 1.0f) * r + 1.0f;
     uint32_t bits;
     memcpy(&bits, &shifted, sizeof bits);
     bits = (bits + 127) << 23;
@@ -38,9 +78,10 @@ INLINE float exponential(float x)
     return series * power;
 }
 
-INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+/* Beyond ±87 it is 1 or 2e-38. */
+INLINE float sigmoid(float x, uint32_t nans) { return 1.0f / (1.0f + decay(clamp(x, nans))); }
 
-/* Near 0 its series, since 1 − 2/(e^2x + 1) has lost the digits there. */
+/* Near 0 its series, since 2σ(2x) − 1 has lost the digits there. */
 INLINE float hyperbolic_tangent(float x)
 {
     float square = x * x;
@@ -49,161 +90,73 @@ INLINE float hyperbolic_tangent(float x)
     series = series * square - 5.37397155531e-2f;
     series = series * square + 1.33314422036e-1f;
     series = series * square - 3.33332819422e-1f;
-    float near = series * square * x + x, far = 1.0f - 2.0f / (exponential(2.0f * x) + 1.0f);
+    float near = series * square * x + x, far = 2.0f * sigmoid(2.0f * x, NANS) - 1.0f;
     return square < 0.39f ? near : far;
 }
 
-INLINE float widen(uint16_t value)
+/* f(x), and f'(x) in `slope`. */
+INLINE float activate(enum activation kind, float x, float *slope)
 {
-    uint32_t bits = (uint32_t)value << 16;
-    float wide;
-    memcpy(&wide, &bits, sizeof wide);
-    return wide;
-}
-
-/* To the nearest, ties to even. */
-INLINE uint16_t narrow(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    return (uint16_t)(value != value ? 0x7fc0 : rounded);
-}
-
-/* n values from `start` of an array, in place where they are floats already, else in `buffer`. */
-static const float *load(const void *array, enum type type, size_t start, size_t n, float *restrict buffer)
-{
-    if (type == FLOAT32)
-        return (const float *)array + start;
-    const uint16_t *values = (const uint16_t *)array + start;
-    for (size_t i = 0; i < n; i++)
-        buffer[i] = widen(values[i]);
-    return buffer;
-}
-
-/* Where to put n results for `start` of an array; `store` brings them there. */
-static float *target(void *array, enum type type, size_t start, float *buffer)
-{
-    return type == FLOAT32 ? (float *)array + start : buffer;
-}
-
-static void store(void *array, enum type type, size_t start, size_t n, const float *restrict buffer)
-{
-    if (type == FLOAT32)
-        return;
-    uint16_t *values = (uint16_t *)array + start;
-    for (size_t i = 0; i < n; i++)
-        values[i] = narrow(buffer[i]);
-}
-
-/* f(x) of a tile, in `value` or, if f is the identity, in x itself. */
-static const float *activate(enum activation kind, const float *restrict x, size_t n, float *restrict value)
-{
+    float y = x;
+    *slope = 1.0f;
     switch (kind) {
     case SIGMOID:
-        for (size_t i = 0; i < n; i++)
-            value[i] = sigmoid(x[i]);
-        return value;
-    case SILU:
-        for (size_t i = 0; i < n; i++)
-            value[i] = x[i] * sigmoid(x[i]);
-        return value;
-    case TANH:
-        for (size_t i = 0; i < n; i++)
-            value[i] = hyperbolic_tangent(x[i]);
-        return value;
-    case RELU:
-        for (size_t i = 0; i < n; i++)
-            value[i] = x[i] < 0.0f ? 0.0f : x[i];
-        return value;
-    default:
-        return x;
+        y = sigmoid(x, NANS);
+        *slope = y * (1.0f - y);
+        break;
+    case SILU: {
+        float gate = sigmoid(x, 0); /* the product with x brings NaN back */
+        y = x * gate;
+        *slope = gate + y * (1.0f - gate);
+        break;
     }
+    case TANH:
+        y = hyperbolic_tangent(x);
+        *slope = 1.0f - y * y;
+        break;
+    case RELU:
+        y = x < 0.0f ? 0.0f : x;
+        *slope = x > 0.0f ? 1.0f : 0.0f;
+        break;
+    case NONE:
+        break;
+    }
+    return y;
 }
 
-/* The same, and in `slope` f'(x). */
-static const float *differentiate(enum activation kind, const float *restrict x, size_t n, float *restrict value,
-                                  float *restrict slope)
+static void forward_tile(const value *x, value *restrict y, size_t plane, size_t n)
 {
-    switch (kind) {
-    case SILU:
-        for (size_t i = 0; i < n; i++) {
-            float gate = sigmoid(x[i]), product = x[i] * gate;
-            value[i] = product;
-            slope[i] = gate + product * (1.0f - gate);
-        }
-        return value;
-    case SIGMOID:
-        activate(kind, x, n, value);
-        for (size_t i = 0; i < n; i++)
-            slope[i] = value[i] * (1.0f - value[i]);
-        return value;
-    case TANH:
-        activate(kind, x, n, value);
-        for (size_t i = 0; i < n; i++)
-            slope[i] = 1.0f - value[i] * value[i];
-        return value;
-    case RELU:
-        activate(kind, x, n, value);
-        for (size_t i = 0; i < n; i++)
-            slope[i] = x[i] > 0.0f ? 1.0f : 0.0f;
-        return value;
-    default:
-        for (size_t i = 0; i < n; i++)
-            slope[i] = 1.0f;
-        return x;
-    }
-}
-
-static void forward_tile(const void *x, void *y, enum type type, enum activation of_t, enum activation of_p,
-                         size_t from, size_t to, size_t plane, size_t n)
-{
-    float loaded[5][TILE], active[5][TILE], result[TILE];
-    const float *value[5];
-    for (int k = 0; k < 5; k++) {
-        const float *tile = load(x, type, from + k * plane, n, loaded[k]);
-        value[k] = activate(k == 0 ? of_t : of_p, tile, n, active[k]);
-    }
-    const float *restrict t = value[0], *restrict p0 = value[1], *restrict p1 = value[2], *restrict p2 = value[3],
-                *restrict p3 = value[4];
-    float *restrict out = target(y, type, to, result);
+    const value *restrict x_t = x, *restrict x_0 = x + plane, *restrict x_1 = x_0 + plane, *restrict x_2 = x_1 + plane,
+                *restrict x_3 = x_2 + plane;
 #pragma omp simd
     for (size_t i = 0; i < n; i++) {
-        float s = 1.0f - t[i];
-        float middle = 3.0f * s * t[i] * (s * p1[i] + t[i] * p2[i]);
-        out[i] = s * s * s * p0[i] + (middle + t[i] * t[i] * t[i] * p3[i]);
+        float slope, t = activate(T_KIND, load(x_t[i]), &slope), s = 1.0f - t;
+        float p0 = activate(P_KIND, load(x_0[i]), &slope), p1 = activate(P_KIND, load(x_1[i]), &slope),
+              p2 = activate(P_KIND, load(x_2[i]), &slope), p3 = activate(P_KIND, load(x_3[i]), &slope);
+        float middle = 3.0f * s * t * (s * p1 + t * p2);
+        y[i] = store(s * s * s * p0 + (middle + t * t * t * p3));
     }
-    store(y, type, to, n, result);
 }
 
-static void backward_tile(const void *x, const void *grad, void *grad_x, enum type type, enum activation of_t,
-                          enum activation of_p, size_t from, size_t to, size_t plane, size_t n)
+static void backward_tile(const value *x, const value *restrict grad, value *grad_x, size_t plane, size_t n)
 {
-    float loaded[5][TILE], active[5][TILE], slope[5][TILE], upstream[TILE], result[5][TILE];
-    const float *value[5];
-    float *out[5];
-    for (int k = 0; k < 5; k++) {
-        const float *tile = load(x, type, from + k * plane, n, loaded[k]);
-        value[k] = differentiate(k == 0 ? of_t : of_p, tile, n, active[k], slope[k]);
-        out[k] = target(grad_x, type, from + k * plane, result[k]);
-    }
-    const float *restrict g = load(grad, type, to, n, upstream);
-    const float *restrict t = value[0], *restrict p0 = value[1], *restrict p1 = value[2], *restrict p2 = value[3],
-                *restrict p3 = value[4];
-    float *restrict g_t = out[0], *restrict g_0 = out[1], *restrict g_1 = out[2], *restrict g_2 = out[3],
-          *restrict g_3 = out[4];
+    const value *restrict x_t = x, *restrict x_0 = x + plane, *restrict x_1 = x_0 + plane, *restrict x_2 = x_1 + plane,
+                *restrict x_3 = x_2 + plane;
+    value *restrict g_t = grad_x, *restrict g_0 = grad_x + plane, *restrict g_1 = g_0 + plane,
+          *restrict g_2 = g_1 + plane, *restrict g_3 = g_2 + plane;
 #pragma omp simd
     for (size_t i = 0; i < n; i++) {
-        float s = 1.0f - t[i], u = t[i], ss = s * s, su = s * u, uu = u * u;
-        float curve = ss * (p1[i] - p0[i]) + (2.0f * su * (p2[i] - p1[i]) + uu * (p3[i] - p2[i]));
-        g_t[i] = g[i] * 3.0f * curve * slope[0][i];
-        g_0[i] = g[i] * (ss * s) * slope[1][i];
-        g_1[i] = g[i] * (3.0f * ss * u) * slope[2][i];
-        g_2[i] = g[i] * (3.0f * su * u) * slope[3][i];
-        g_3[i] = g[i] * (uu * u) * slope[4][i];
+        float of_t, of_0, of_1, of_2, of_3, g = load(grad[i]);
+        float t = activate(T_KIND, load(x_t[i]), &of_t), s = 1.0f - t, ss = s * s, st = s * t, tt = t * t;
+        float p0 = activate(P_KIND, load(x_0[i]), &of_0), p1 = activate(P_KIND, load(x_1[i]), &of_1),
+              p2 = activate(P_KIND, load(x_2[i]), &of_2), p3 = activate(P_KIND, load(x_3[i]), &of_3);
+        float curve = ss * (p1 - p0) + (2.0f * st * (p2 - p1) + tt * (p3 - p2));
+        g_t[i] = store(g * 3.0f * curve * of_t);
+        g_0[i] = store(g * (ss * s) * of_0);
+        g_1[i] = store(g * (3.0f * ss * t) * of_1);
+        g_2[i] = store(g * (3.0f * st * t) * of_2);
+        g_3[i] = store(g * (tt * t) * of_3);
     }
-    for (int k = 0; k < 5; k++)
-        store(grad_x, type, from + k * plane, n, result[k]);
 }
 
 /* Runs STATEMENT for each tile with `from` (first index in the input), `to` (in the output) and its length n. */
@@ -217,13 +170,12 @@ static void backward_tile(const void *x, const void *grad, void *grad_x, enum ty
         STATEMENT;                                                                   \
     }
 
-void bezier_forward(const void *x, void *y, int64_t outer, int64_t plane, int type, int of_t, int of_p, int threads)
+void bezier_forward(const value *x, value *y, int64_t outer, int64_t plane, int threads)
 {
-    FOR_EACH_TILE(forward_tile(x, y, type, of_t, of_p, from, to, plane, n))
+    FOR_EACH_TILE(forward_tile(x + from, y + to, plane, n))
 }
 
-void bezier_backward(const void *x, const void *grad, void *grad_x, int64_t outer, int64_t plane, int type, int of_t,
-                     int of_p, int threads)
+void bezier_backward(const value *x, const value *grad, value *grad_x, int64_t outer, int64_t plane, int threads)
 {
-    FOR_EACH_TILE(backward_tile(x, grad, grad_x, type, of_t, of_p, from, to, plane, n))
+    FOR_EACH_TILE(backward_tile(x + from, grad + to, grad_x + from, plane, n))
 }

@@ -10,6 +10,8 @@ Let x be five planes [x_t | x_0 | x_1 | x_2 | x_3], t = f(x_t) and p_k = g(x_k).
 Autograd alone would keep about twenty tensors of the output's size; here the backward computes them again from x.
 """
 
+import math
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,7 +24,7 @@ from torch import Tensor
 
 from fluxflow.kernels import bezier_native, enabled
 
-ACTIVATIONS = {  # the kernels know them by their place here
+ACTIVATIONS = {  # the kernels know them by their place here, their kind
     None: lambda x: x,
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
@@ -92,7 +94,7 @@ def _triton() -> ModuleType | None:
     return import_module("fluxflow.kernels.bezier_triton") if find_spec("triton") else None
 
 
-def _form(x: Tensor, dim: int) -> ModuleType | None:
+def _form(x: Tensor, dim: int, kinds: Sequence[int]) -> ModuleType | None:
     """The module with the fastest kernels for x, or None where the plain form has to do."""
     if not enabled() or x.numel() == 0 or x.shape[dim] % 5:
         return None
@@ -103,7 +105,7 @@ def _form(x: Tensor, dim: int) -> ModuleType | None:
             form = _triton()
         case _:
             form = None
-    return form if form is not None and form.takes(x) else None
+    return form if form is not None and form.takes(x, *kinds) else None
 
 
 def _in_memory_order(x: Tensor) -> tuple[list[int], Tensor]:
@@ -116,19 +118,23 @@ def _in_memory_order(x: Tensor) -> tuple[list[int], Tensor]:
     return (order, permuted) if permuted.is_contiguous() else (list(range(x.dim())), x.contiguous())
 
 
-def _run(form: ModuleType, x: Tensor, grad: Tensor | None, dim: int, kinds: tuple[str | None, str | None]) -> Tensor:
+def _run(form: ModuleType, x: Tensor, grad: Tensor | None, dim: int, kinds: Sequence[int]) -> Tensor:
     """The curve, or with `grad` its gradient with respect to x, by the kernels of a module."""
     order, x = _in_memory_order(x.detach())
     dim = order.index(dim % x.dim())
-    plane = x[(0,) * dim].numel() // 5
-    codes = [list(ACTIVATIONS).index(kind) for kind in kinds]
+    plane = math.prod(x.shape[dim:]) // 5
     if grad is None:
         result = x.new_empty(*x.shape[:dim], x.shape[dim] // 5, *x.shape[dim + 1 :])
-        form.forward(x, result, plane, *codes)
+        form.forward(x, result, plane, *kinds)
     else:
         result = torch.empty_like(x)
-        form.backward(x, grad.permute(order).contiguous(), result, plane, *codes)
+        form.backward(x, grad.permute(order).contiguous(), result, plane, *kinds)
     return result.permute([order.index(i) for i in range(x.dim())])
+
+
+def _kinds(*activations: str | None) -> list[int]:
+    """The activations as the kernels know them."""
+    return [list(ACTIVATIONS).index(activation) for activation in activations]
 
 
 class _Bezier(torch.autograd.Function):
@@ -136,19 +142,21 @@ class _Bezier(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, dim: int, t_activation: str | None, p_activation: str | None) -> Tensor:
         ctx.save_for_backward(x)
         ctx.options = dim, t_activation, p_activation
-        form = _form(x, dim)
+        kinds = _kinds(t_activation, p_activation)
+        form = _form(x, dim, kinds)
         if form is None:
             return bezier_reference(x, dim, t_activation, p_activation)
-        return _run(form, x, None, dim, (t_activation, p_activation))
+        return _run(form, x, None, dim, kinds)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (x,) = ctx.saved_tensors
-        dim, *kinds = ctx.options
-        form = _form(x, dim)
+        dim, *activations = ctx.options
+        kinds = _kinds(*activations)
+        form = _form(x, dim, kinds)
         if form is None or torch.is_grad_enabled():  # somebody will differentiate this gradient again
-            return bezier_backward(x, grad, dim, *kinds), None, None, None
-        return _run(form, x, grad, dim, (kinds[0], kinds[1])), None, None, None
+            return bezier_backward(x, grad, dim, *activations), None, None, None
+        return _run(form, x, grad, dim, kinds), None, None, None
 
 
 def bezier(x: Tensor, dim: int, t_activation: str | None, p_activation: str | None) -> Tensor:

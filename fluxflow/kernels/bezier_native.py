@@ -1,4 +1,4 @@
-"""The Bézier activation on CPU by bezier.c, compiled at its first use.
+"""The Bézier activation on CPU by bezier.c, compiled at the first use of a dtype and a pair of activations.
 
 The library is kept in a folder of the user's, under a name that changes with the source, the compiler, its options and
 the processor; processes that compile it at the same time each write their own file and rename it. Without a working C
@@ -23,14 +23,13 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("bezier.c")
-TYPES = {torch.float32: 0, torch.bfloat16: 1}  # as in bezier.c
-# NaN and infinity are kept, unlike with -ffast-math. Jump threading would replace a minimum and a maximum by three
-# branches, all of which a vectorised loop has to compute: three times the time.
-OPTIONS = ["-std=gnu11", "-O3", "-fPIC", "-shared", "-ffp-contract=fast"]
-OPTIONS += ["-fno-math-errno", "-fno-trapping-math", "-fno-thread-jumps"]
+TYPES = {torch.float32: [], torch.bfloat16: ["-DBFLOAT16"]}  # as bezier.c is told
+# NaN and infinity are kept, unlike with -ffast-math.
+OPTIONS = ["-std=gnu11", "-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 # The first that the compiler accepts: some know no OpenMP or no native processor.
 VARIANTS = (["-march=native", "-fopenmp"], ["-march=native", "-fopenmp-simd"], [])
 SMALL = 1 << 15  # values below which threads cost more than they save
+failures: list[Exception] = []  # of this process to have a library; the first is told
 
 
 def processor() -> str:
@@ -41,8 +40,8 @@ def processor() -> str:
     return "\n".join([platform.machine(), platform.processor(), first.get("model name", ""), first.get("flags", "")])
 
 
-def compiled(folder: Path) -> Path:
-    """The library in `folder`, compiled if it is not there.
+def compiled(folder: Path, dtype: torch.dtype, t_kind: int, p_kind: int) -> Path:
+    """The library for this dtype and these activations in `folder`, compiled if it is not there.
 
     Raises:
         OSError: if there is no compiler, or the folder cannot be written.
@@ -50,7 +49,8 @@ def compiled(folder: Path) -> Path:
     """
     compiler = shlex.split(os.environ.get("CC", "cc"))
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    what = (SOURCE.read_text(encoding="utf-8"), compiler, version, OPTIONS, VARIANTS, processor())
+    options = [*OPTIONS, *TYPES[dtype], f"-DT_KIND={t_kind}", f"-DP_KIND={p_kind}"]
+    what = (SOURCE.read_text(encoding="utf-8"), compiler, version, options, VARIANTS, processor())
     library = folder / f"bezier-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.so"
     if library.is_file():
         return library
@@ -58,7 +58,7 @@ def compiled(folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fresh = Path(scratch) / library.name
         for variant in VARIANTS:
-            command = [*compiler, *OPTIONS, *variant, str(SOURCE), "-o", str(fresh)]
+            command = [*compiler, *options, *variant, str(SOURCE), "-o", str(fresh)]
             result = subprocess.run(command, capture_output=True, text=True)
             if result.returncode == 0:
                 break
@@ -72,28 +72,30 @@ def cache_folder() -> Path:
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def library(dtype: torch.dtype, t_kind: int, p_kind: int) -> ctypes.CDLL | None:
     """The loaded library, or None where it cannot be had."""
     try:
-        loaded = ctypes.CDLL(str(compiled(cache_folder())))
+        loaded = ctypes.CDLL(str(compiled(cache_folder(), dtype, t_kind, p_kind)))
     except (OSError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        log.warning(
-            "Bézier curves run in plain PyTorch, several times slower: their C source could not be compiled (%s)."
-            " A C compiler named cc or in the variable CC, and a cache folder that can be written, mend this.",
-            reason[-1] if reason else type(error).__name__,
-        )
+        if not failures:
+            reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+            log.warning(
+                "Bézier curves run in plain PyTorch, several times slower: their C source could not be compiled (%s)."
+                " A C compiler named cc or in the variable CC, and a cache folder that can be written, mend this.",
+                reason[-1] if reason else type(error).__name__,
+            )
+        failures.append(error)
         return None
-    shape = [ctypes.c_int64] * 2 + [ctypes.c_int] * 4
+    shape = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
     loaded.bezier_forward.argtypes = [ctypes.c_void_p] * 2 + shape
     loaded.bezier_backward.argtypes = [ctypes.c_void_p] * 3 + shape
     loaded.bezier_forward.restype = loaded.bezier_backward.restype = None
     return loaded
 
 
-def takes(x: Tensor) -> bool:
-    """Whether x is a tensor that the library can work on; tensors of subclasses may have no memory."""
-    return x.dtype in TYPES and type(x) is Tensor and library() is not None
+def takes(x: Tensor, t_kind: int, p_kind: int) -> bool:
+    """Whether x is a tensor that a library can work on; tensors of subclasses may have no memory."""
+    return x.dtype in TYPES and type(x) is Tensor and library(x.dtype, t_kind, p_kind) is not None
 
 
 def _call(name: str, tensors: tuple[Tensor, ...], plane: int, t_kind: int, p_kind: int) -> None:
@@ -101,7 +103,7 @@ def _call(name: str, tensors: tuple[Tensor, ...], plane: int, t_kind: int, p_kin
     threads = torch.get_num_threads() if x.numel() >= SMALL else 1
     pointers = (tensor.data_ptr() for tensor in tensors)
     outer = x.numel() // (5 * plane)
-    getattr(library(), name)(*pointers, outer, plane, TYPES[x.dtype], t_kind, p_kind, threads)
+    getattr(library(x.dtype, t_kind, p_kind), name)(*pointers, outer, plane, threads)
 
 
 def forward(x: Tensor, y: Tensor, plane: int, t_kind: int, p_kind: int) -> None:

@@ -111,7 +111,7 @@ def _backward(x, grad, grad_x, total, plane, T: tl.constexpr, P: tl.constexpr, L
     tl.store(grad_x + at + 4 * plane, (g * (t * t * t) * _slope(x_3, p3, P)).to(out), there)
 
 
-def takes(x: Tensor) -> bool:
+def takes(x: Tensor, t_kind: int, p_kind: int) -> bool:
     """Whether x is a tensor that the kernels can work on; tensors of subclasses may have no memory."""
     return x.dtype in TYPES and type(x) is Tensor
 

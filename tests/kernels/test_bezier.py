@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxflow.kernels import fast
-from fluxflow.kernels.bezier import bezier, bezier_reference, cubic_bezier, trained_bezier
+from fluxflow.kernels.bezier import ACTIVATIONS, bezier, bezier_reference, cubic_bezier, trained_bezier
 from tests.oracles import activate, bezier_planes, de_casteljau
 
 KINDS = [None, "sigmoid", "silu", "tanh", "relu"]
@@ -114,13 +115,16 @@ def test_bfloat16_is_rounded_once(kinds):
     assert_equals_float64(drawn((3, 20, 9, 31)).bfloat16(), 1, *kinds, tolerance=2**-8)
 
 
-@pytest.mark.parametrize("kinds", [("sigmoid", None), ("sigmoid", "silu"), ("tanh", "tanh"), ("relu", "relu")])
+NOT_NUMBERS = torch.tensor([0x7FC00000, 0x7FC00001, 0x7FFFFFFF, -0x400000, -1], dtype=torch.int32).view(torch.float32)
+
+
+@pytest.mark.parametrize("kinds", [*zip(ACTIVATIONS, ACTIVATIONS, strict=True), ("sigmoid", None), ("sigmoid", "silu")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_not_finite_stays_so(kinds, dtype):
-    """Each plane in turn holds a NaN; training looks for it in output and gradient."""
-    for plane in range(5):
+    """Each plane in turn holds a NaN of either sign; training looks for it in output and gradient."""
+    for plane, nan in itertools.product(range(5), NOT_NUMBERS):
         x = torch.randn(5, 40).to(dtype)
-        x[plane, 7] = torch.nan
+        x[plane, 7] = nan
         x.requires_grad_()
         y = bezier(x, 0, *kinds)
         assert y[0].isnan().nonzero().tolist() == [[7]]
