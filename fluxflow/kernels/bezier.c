@@ -150,12 +150,12 @@ static void backward_tile(const value *x, const value *restrict grad, value *gra
         float t = activate(T_KIND, load(x_t[i]), &of_t), s = 1.0f - t, ss = s * s, st = s * t, tt = t * t;
         float p0 = activate(P_KIND, load(x_0[i]), &of_0), p1 = activate(P_KIND, load(x_1[i]), &of_1),
               p2 = activate(P_KIND, load(x_2[i]), &of_2), p3 = activate(P_KIND, load(x_3[i]), &of_3);
-        float curve = ss * (p1 - p0) + (2.0f * st * (p2 - p1) + tt * (p3 - p2));
-        g_t[i] = store(g * 3.0f * curve * of_t);
-        g_0[i] = store(g * (ss * s) * of_0);
-        g_1[i] = store(g * (3.0f * ss * t) * of_1);
-        g_2[i] = store(g * (3.0f * st * t) * of_2);
-        g_3[i] = store(g * (tt * t) * of_3);
+        float curve = ss * (p1 - p0) + (2.0f * st * (p2 - p1) + tt * (p3 - p2)), three = 3.0f * g, middle = three * st;
+        g_t[i] = store(three * curve * of_t);
+        g_0[i] = store(g * ss * s * of_0);
+        g_1[i] = store(middle * s * of_1);
+        g_2[i] = store(middle * t * of_2);
+        g_3[i] = store(g * tt * t * of_3);
     }
 }
 
