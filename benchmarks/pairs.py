@@ -95,7 +95,7 @@ class Compared:
 
 
 def compare(ours: Worker, other: Worker | None, pairs: int, warm: int, column: int = 0) -> Compared:
-    """Let both take turns; without another, ours alone is asked.
+    """Let both take turns; without another, ours alone is asked. Each pair is told on stderr as it comes.
 
     Args:
         pairs: that count.
@@ -103,8 +103,12 @@ def compare(ours: Worker, other: Worker | None, pairs: int, warm: int, column: i
         column: of the answers.
     """
     sides = [ours] if other is None else [ours, other]
-    found = [[side.ask()[column] for side in sides] for _ in range(warm + pairs)][warm:]
-    columns = list(zip(*found, strict=True))
+    found: list[list[float]] = []
+    for number in range(1 - warm, pairs + 1):
+        found.append([side.ask()[column] for side in sides])
+        told = " ".join(f"{value:.4g}" for value in found[-1])
+        print(f"pair {number} of {pairs}: {told}" if number > 0 else f"warm-up: {told}", file=sys.stderr, flush=True)
+    columns = list(zip(*found[warm:], strict=True))
     return Compared(list(columns[0]), list(columns[-1]) if other is not None else [])
 
 

@@ -54,13 +54,15 @@ def child(numbers: list[float]) -> Worker:
     return Worker([sys.executable, "-c", code, json.dumps(numbers)], threads=1)
 
 
-def test_pairs_after_the_warm_ones_are_compared() -> None:
+def test_pairs_after_the_warm_ones_are_compared(capsys: pytest.CaptureFixture) -> None:
     a, b = child([9, 1, 2, 4]), child([9, 2, 8, 4])
     compared = compare(a, b, pairs=3, warm=1)
     a.close()
     b.close()
     assert compared == Compared([1, 2, 4], [2, 8, 4])
     assert compared.medians == (2, 4)
+    told = ["warm-up: 9 9", "pair 1 of 3: 1 2", "pair 2 of 3: 2 8", "pair 3 of 3: 4 4"]
+    assert capsys.readouterr().err.splitlines() == told
     row = Row("", 2.0, ("vae", {}), None)
     assert row.numbers(compared) == [2, 4, 1]
 
