@@ -143,7 +143,8 @@ def loaded(folder, batch):
     sizes = get_or_build_dimension_cache(dataset, cache_dir=folder)
     sampler = ResumableDimensionSampler(sizes, batch)
     loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=lambda data: collate_fn_variable(data, 3, 1024))
-    while True:
+    for epoch in itertools.count():
+        sampler.set_epoch(epoch)  # without which a second pass is empty
         for images, tokens in loader:
             if len(tokens) == batch:
                 yield images[0], tokens, (tokens != dataset.tokenizer.pad_token_id).long()

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fluxflow.errors import ConfigError
 from fluxflow.kernels.bezier import bezier
+from fluxflow.kernels.layout import for_convolutions
 from fluxflow.models.activations import (
     IDENTITY_MIDDLE,
     IDENTITY_POINTS,
@@ -249,10 +250,7 @@ class FluxFlowProcessor(nn.Module):
 
     def _context_update(self, x: Tensor, latent_size: tuple[int, int]) -> Tensor:
         """Convolves the token map and pools it, [B, D]."""
-        features = to_map(x, latent_size)
-        if not features.is_cuda:
-            features = features.contiguous()  # planar, as convolutions are fastest on CPU
-        features = self.flow_predictor(features)
+        features = self.flow_predictor(for_convolutions(to_map(x, latent_size)))
         return self.context_final(add_coordinates(features)).mean(dim=(2, 3))
 
     def _run(
