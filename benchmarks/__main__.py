@@ -66,6 +66,7 @@ def measure(row: Row, folder: Path, options: argparse.Namespace) -> str:
             for work, python in ((row.ours, None), (other, peer))
         )
         assert ours is not None
+        print(row.what, file=sys.stderr, flush=True)
         compared = compare(ours, theirs, options.pairs, options.warm, row.column)
     judged = row.numbers(compared)
     median, scale = statistics.median(judged), UNITS[row.unit]

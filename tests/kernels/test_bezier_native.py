@@ -98,9 +98,9 @@ def test_a_source_that_does_not_compile(fresh, monkeypatch, caplog, tmp_path):
 
 @needs_compiler
 def test_float64_and_subclasses_stay_in_pytorch():
-    assert not bezier_native.takes(torch.zeros(5, dtype=torch.float64), 1, 2)
-    assert not bezier_native.takes(torch.nn.Parameter(torch.zeros(5)), 1, 2)
-    assert bezier_native.takes(torch.zeros(5), 1, 2)
+    assert not bezier_native.takes(torch.zeros(5, dtype=torch.float64), *ASKED[1:])
+    assert not bezier_native.takes(torch.nn.Parameter(torch.zeros(5)), *ASKED[1:])
+    assert bezier_native.takes(torch.zeros(5), *ASKED[1:])
 
 
 @needs_compiler
