@@ -156,7 +156,7 @@ def stage1(table: Table, folder: str) -> None:
 def stage2(table: Table, folder: str) -> None:
     vae_dim, dim, layers, side = (8, 32, 1, 32) if table.toy else (128, 256, 4, 256)
     for precision in ("fp32", "bf16"):
-        config = flow_config(folder, vae_dim, dim, layers, f"precision={precision}")
+        config = flow_config(folder, vae_dim, dim, layers, precision)
         what = (
             f"stage-2 step, latents given, d {dim}, {layers} layers, {(side // 16) ** 2} tokens, batch 4, {precision}"
         )

@@ -82,10 +82,11 @@ def vae(folder: str, dim: int, side: int, batch: int, precision: str = "fp32") -
     fit(config, build.build(config.stage), OnDemand(pictures(batch, side)))
 
 
-def flow_config(folder: str, vae_dim: int, dim: int, layers: int, *more: str) -> DictConfig:
-    return composed(folder, "stage=flow", f"vae={folder}/vae", f"text.pretrain_model={folder}/text",
+def flow_config(folder: str, vae_dim: int, dim: int, layers: int, precision: str = "fp32") -> DictConfig:
+    return composed(folder, "stage=flow", f"precision={precision}",
+                    f"vae={folder}/vae", f"text.pretrain_model={folder}/text",
                     f"model.vae_dim={vae_dim}", "model.version=0.8.0", f"model.feat_dim={dim}",
-                    f"model.flow_layers={layers}", f"model.text_dim={TEXT}", *more)  # fmt: skip
+                    f"model.flow_layers={layers}", f"model.text_dim={TEXT}")  # fmt: skip
 
 
 def with_latents(config: DictConfig, side: int, batch: int) -> tuple[Any, Iterator[Batch]]:
@@ -100,9 +101,9 @@ def with_latents(config: DictConfig, side: int, batch: int) -> tuple[Any, Iterat
     return module, itertools.repeat(latents | {"caption": [""] * batch, "key": [""] * batch})
 
 
-def flow(folder: str, vae_dim: int, dim: int, layers: int, side: int, batch: int) -> None:
+def flow(folder: str, vae_dim: int, dim: int, layers: int, side: int, batch: int, precision: str = "fp32") -> None:
     """The step of stage 2 from finished latents and text features, as the other side has them here."""
-    config = flow_config(folder, vae_dim, dim, layers)
+    config = flow_config(folder, vae_dim, dim, layers, precision)
     module, batches = with_latents(config, side, batch)
     fit(config, module, OnDemand(batches))
 
@@ -120,9 +121,11 @@ def cached(folder: str, batch: int) -> Iterator[Batch]:
     return iter(data.train_dataloader())
 
 
-def flow_cached(folder: str, vae_dim: int, dim: int, layers: int, side: int, batch: int) -> None:
+def flow_cached(
+    folder: str, vae_dim: int, dim: int, layers: int, side: int, batch: int, precision: str = "fp32"
+) -> None:
     """The step of stage 2 from the cache, reading included."""
-    config = flow_config(folder, vae_dim, dim, layers)
+    config = flow_config(folder, vae_dim, dim, layers, precision)
     fit(config, build.build(config.stage), OnDemand(cached(folder, batch)))
 
 

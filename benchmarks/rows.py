@@ -65,6 +65,7 @@ def rows(toy: bool = False) -> dict[str, Row]:
         "layers": 1 if toy else 4,
         "side": 32 if toy else 256,
     }
+    bf16 = {"precision": "bf16"}
     step = flow | {"batch": 2 if toy else 4}
     shape = [1, 5, 8, 8] if toy else [2, 640, 64, 64]
     curve = {"shape": shape, "repeats": 1 if toy else 30}
@@ -80,6 +81,10 @@ def rows(toy: bool = False) -> dict[str, Row]:
                              ("flow_pictures", step), files=True),
         "flow_cached": Row("stage-2 step from the cache, against from JPEG files", 8, ("flow_cached", step),
                            ("flow_files", step), ("flow_pictures", step), files=True),
+        "flow_bf16": Row("stage-2 step in bf16, against fp32", 2, ("flow", step | bf16), ("flow", step),
+                         ("flow", step | {"naive": True}), files=True),
+        "flow_cached_bf16": Row("stage-2 step from the cache in bf16, against fp32", 8, ("flow_cached", step | bf16),
+                                ("flow_files", step), ("flow_pictures", step), files=True),
         "bezier": Row(f"Bézier, forward and backward, {shape}", 6, ("bezier", curve), ("bezier", curve),
                       ("bezier", curve | {"naive": True})),
         "bezier_saved": Row("what it keeps for the backward", 1, ("bezier_saved", {"shape": shape}),

@@ -18,6 +18,7 @@ from fluxflow.checkpoint.published import Choices
 from fluxflow.diffusion.sampler import make_scheduler, sample
 from fluxflow.diffusion.schedule import TIMESTEPS
 from fluxflow.errors import CheckpointError, ConfigError
+from fluxflow.kernels.fourier import kept_kernels
 from fluxflow.models import BertTextEncoder, FluxCompressor, FluxExpander, FluxFlowProcessor
 from fluxflow.models.compiler import check_compiler
 from fluxflow.models.latent_space import LatentSpace
@@ -125,7 +126,7 @@ class FluxFlowPipeline(DiffusionPipeline):
         height, width = self._size(height, width)
         latent_size = self.latent_space.latent_size(height, width)
         tokens = self._noise(len(text), latent_size, generator, latents)
-        with self.progress_bar(total=num_inference_steps) as progress:  # pyright: ignore[reportCallIssue]
+        with kept_kernels(), self.progress_bar(total=num_inference_steps) as progress:  # pyright: ignore[reportCallIssue]
             packed = sample(
                 self.flow_processor,
                 self.scheduler,

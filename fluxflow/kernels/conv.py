@@ -14,11 +14,11 @@ is the sum of stride-1 convolutions of the same phases. The transposed layer has
 CUDA the forms of a layer are timed once for each shape, dtype and device where `torch.backends.cudnn.benchmark` allows
 such trials; otherwise PyTorch's own form is used.
 
-Where no gradient is wanted, large maps on CPU take the transposed and the dilated layer through fourier.py.
+On CPU large kernels over large maps take the way through fourier.py in float32, forward and backward.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from fluxflow.kernels import enabled, fourier, transposed
+from fluxflow.kernels import enabled, fourier, tiling, transposed
 from fluxflow.kernels.choice import Choice
 
 PIXELS = 512  # of the small maps of a batch, from which the input gradient in phases pays
@@ -195,13 +195,6 @@ def _run(forms: Mapping[str, Form], x: Tensor, layer: nn.Conv2d | nn.ConvTranspo
     return forms[name](x, weight, bias, padding)
 
 
-def _may_tile(x: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
-    """Whether fourier.py is a choice: float32 on CPU without a gradient."""
-    plain = enabled() and x.device.type == "cpu" and x.dtype == layer.weight.dtype == torch.float32
-    differentiated = torch.is_grad_enabled() and (x.requires_grad or layer.weight.requires_grad)
-    return plain and not differentiated and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
-
-
 class Conv2dStride2(nn.Conv2d):
     """nn.Conv2d of stride 2 with an even, square kernel: same parameters and numbers, in the fastest form."""
 
@@ -221,28 +214,25 @@ class ConvTranspose2dStride2(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         if output_size is not None:
             return super().forward(input, output_size)
-        padding, half = int(self.padding[0]), self.kernel_size[0] // 2
-        channels, size = (self.in_channels, 4 * self.out_channels), (input.shape[2], input.shape[3])
-        usual = padding == half - 1  # which doubles the size
-        if usual and _may_tile(input, self) and fourier.pays(len(input), channels, size, half + padding % 2, half**2):
-            y = fourier.correlate(*transposed.as_one_convolution(input, self.weight, padding), shuffle=2)
-            return y if self.bias is None else y.add_(self.bias[:, None, None])
-        return _run(TRANSPOSED_FORMS, input, self)
+        padding, taps = int(self.padding[0]), self.kernel_size[0]
+        how = fourier.tiling_for(input, self.weight, tiling.transposed, self.out_channels, taps, padding)
+        if how is None:
+            return _run(TRANSPOSED_FORMS, input, self)
+        direct = partial(F.conv_transpose2d, stride=2, padding=padding)
+        return fourier.correlate(input, self.weight, self.bias, how, direct)
 
 
-class Conv2dDilation2(nn.Conv2d):
-    """nn.Conv2d of dilation 2 with an odd, square kernel that keeps the size; otherwise as `Conv2dStride2`."""
+class Conv2dSame(nn.Conv2d):
+    """nn.Conv2d of stride 1 with an odd, square kernel that keeps the size; otherwise as `Conv2dStride2`."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size - 1, dilation=2)
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> None:
+        reach = dilation * (kernel_size // 2)
+        super().__init__(in_channels, out_channels, kernel_size, padding=reach, dilation=dilation)
 
     def forward(self, input: Tensor) -> Tensor:
-        (batch, channels, height, width), taps = input.shape, self.kernel_size[0]
-        even, size, both = height % 2 == width % 2 == 0, (height // 2, width // 2), (channels, self.out_channels)
-        if not (even and _may_tile(input, self) and fourier.pays(4 * batch, both, size, taps, taps**2)):
+        taps, dilation = self.kernel_size[0], self.dilation[0]
+        how = fourier.tiling_for(input, self.weight, tiling.same, self.out_channels, taps, dilation)
+        if how is None:
             return super().forward(input)
-        # Each of the 2×2 phases of the map is convolved by itself.
-        phases = F.pixel_unshuffle(input, 2).unflatten(1, (channels, 4)).transpose(1, 2).flatten(0, 1)
-        y = fourier.correlate(F.pad(phases, (taps // 2,) * 4), self.weight)
-        y = F.pixel_shuffle(y.unflatten(0, (batch, 4)).transpose(1, 2).flatten(1, 2), 2)
-        return y if self.bias is None else y.add_(self.bias[:, None, None])
+        direct = partial(F.conv2d, padding=int(self.padding[0]), dilation=dilation)
+        return fourier.correlate(input, self.weight, self.bias, how, direct)

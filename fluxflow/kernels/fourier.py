@@ -1,116 +1,203 @@
-"""Stride-1 convolutions by tiles in the frequency domain, for large kernels over large maps, without gradients.
+"""Convolutions by tiles in the frequency domain, for large kernels over large maps on CPU in float32.
 
-A tile of TILE² outputs depends on a patch of side N = TILE + k − 1. The discrete Fourier transform of size N turns the
-correlation of patch and kernel into a product at each frequency (Nussbaumer, "Fast Fourier Transform and Convolution
-Algorithms", 1981; Mathieu et al., 2013), summed over the channels by a matrix product. What is real has one number at
-0 and N/2, and conjugate pairs elsewhere; the product of two complex numbers takes three real ones (Gauss):
+The discrete Fourier transform of a patch turns its correlation with a kernel into a product at each frequency
+(Nussbaumer, "Fast Fourier Transform and Convolution Algorithms", 1981; Mathieu et al., 2013), summed over the channels
+by a matrix product. What is real has one number at frequencies 0 and N/2, and conjugate pairs elsewhere; the product of
+two complex numbers takes three real ones (Gauss):
 
     t₁ = k_r·(x_r + x_i)    t₂ = x_r·(k_i − k_r)    t₃ = x_i·(k_r + k_i)        y_r = t₁ − t₃    y_i = t₁ + t₂
 
-Together that is y = Cᵀ·((B·k) ⊙ (A·x)) with constant real matrices A, B and C, as in Winograd's algorithms, but
-with the accuracy of direct summation. Kernels of 9×9 take a tenth of the multiplications, those of 5×5 a seventh, and
-transforms take their share; `pays` weighs the two.
+Together that is y = Cᵀ·((B·k) ⊙ (A·x)) with constant real matrices A, B and C, as in Winograd's algorithms, but with
+the accuracy of direct summation. In tiles of 8×8, kernels of 9×9 take a fourteenth of the multiplications and those of
+5×5 a seventh. It is linear in x and in k, so that gradients take the same matrices:
+
+    ∂L/∂x = Aᵀ·((B·k) ⊙ (C·∂L/∂y))        ∂L/∂k = Bᵀ·((C·∂L/∂y) ⊙ (A·x))
+
+fourier.c applies A, B, C and their transposes; where a tensor has its patches, kernels and tiles says tiling.py.
 """
 
-import math
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TILE = 8
-OVERHEAD = 2.0  # how much longer the operations here take than those of a direct convolution
-CHUNK = 3_000_000  # numbers of an intermediate result, which should stay in the cache
+from fluxflow.kernels import enabled, native
+from fluxflow.kernels.tiling import Tiling, Windows
+
+Direct = Callable[[Tensor, Tensor], Tensor]  # of input and weight
+KINDS = ("patches", "kernels", "tiles")
+KEPT = 1 << 25  # numbers of a weight's spectra up to which they may be kept
+_kept: dict[tuple[int, ...], tuple[Tensor, int, Tensor]] | None = None  # a weight, its version, spectra
 
 
-class Transforms(NamedTuple):
-    """The constant matrices of a kernel's side, with a row for each real product of a pair of channels.
+class _Windows(ctypes.Structure):
+    """struct windows of fourier.c."""
 
-    Attributes:
-        patch: A, [products, N²].
-        kernel: B, [products, k²].
-        tile: C, [products, TILE²].
-    """
-
-    patch: Tensor
-    kernel: Tensor
-    tile: Tensor
+    _fields_ = [(name, ctypes.c_void_p) for name in ("outer", "inner")] + [
+        (name, ctypes.c_int64)
+        for name in ("outer_count", "inner_count", "row_step", "column_step", "size", "first_row", "first_column")
+    ]
 
 
 @cache
-def transforms(taps: int) -> Transforms:
-    """The matrices for kernels of side `taps`."""
-    side = patch_side(taps)
-    half = side // 2
-    frequencies = [(u, v) for v in range(half + 1) for u in range(side) if v % half or u <= half]
-    u, v = torch.tensor(frequencies, dtype=torch.float64).mT[:, :, None, None]
-    place = torch.arange(side, dtype=torch.float64)
-    angle = 2 * math.pi / side * (u * place[:, None] + v * place)  # [frequencies, N, N]
-    cos, sin = angle.cos(), angle.sin()
-    alone = torch.tensor([u % half == 0 and v % half == 0 for u, v in frequencies])  # real
-    share = torch.where(alone, 1.0, 2.0)[:, None, None] / side**2  # a frequency stands for its conjugate, too
-
-    def rows(first: Tensor, second: Tensor, third: Tensor, size: int) -> Tensor:
-        return torch.cat([first, second[~alone], third[~alone]])[:, :size, :size].flatten(1).float()
-
-    return Transforms(
-        rows(cos - sin, cos, -sin, side),  # x_r + x_i, x_r, x_i of e^(−iθ)
-        rows(cos, sin - cos, cos + sin, taps),  # k_r, k_i − k_r, k_r + k_i of e^(iθ), for a correlation
-        rows(share * (cos - sin), -share * sin, -share * cos, TILE),  # of y_r·cos − y_i·sin
-    )
+def library(taps: int, tile: int) -> ctypes.CDLL | None:
+    """The loaded library, or None where it cannot be had."""
+    loaded = native.library("fourier.c", f"TAPS={taps}", f"TILE={tile}")
+    for name in () if loaded is None else (f"{verb}_{kind}" for verb in ("analyse", "synthesise") for kind in KINDS):
+        function = getattr(loaded, name)
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(_Windows), ctypes.c_int]
+        function.restype = None
+    return loaded
 
 
-def patch_side(taps: int) -> int:
-    """N, even."""
-    return TILE + taps - taps % 2
-
-
-def tiles_over(length: int) -> int:
-    return -(-length // TILE)
-
-
-def pays(batch: int, channels: tuple[int, int], size: tuple[int, int], taps: int, direct_taps: int) -> bool:
-    """Whether `correlate` is faster than a direct convolution, by their operations.
+def tiling_for(x: Tensor, weight: Tensor, tiling_of: Callable[..., Tiling | None], *sizes: int) -> Tiling | None:
+    """The tiling of a layer for x, or None where the layer has to be computed otherwise.
 
     Args:
-        batch: maps.
-        channels: of input and output.
-        size: of the output.
-        taps: side of the kernel.
-        direct_taps: taps that a direct convolution would take for an output.
+        x: the input.
+        weight: of the layer.
+        tiling_of: a function of tiling.py.
+        sizes: its arguments after the shape of the input.
     """
-    products, tiles = len(transforms(taps).tile), batch * tiles_over(size[0]) * tiles_over(size[1])
-    both = channels[0] * channels[1]
-    summed = tiles * (both + patch_side(taps) ** 2 * channels[0] + TILE**2 * channels[1]) + taps**2 * both
-    return OVERHEAD * products * summed < direct_taps * both * batch * size[0] * size[1]
+    plain = type(x) is Tensor and type(weight) in (Tensor, torch.nn.Parameter)  # those of subclasses may have no memory
+    known = x.device.type == weight.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
+    if not (plain and known and enabled()) or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return None
+    tiling = tiling_of(tuple(x.shape), *sizes)
+    return None if tiling is None or library(tiling.taps, tiling.tile) is None else tiling
 
 
-def correlate(x: Tensor, weight: Tensor, shuffle: int = 1) -> Tensor:
-    """F.pixel_shuffle(F.conv2d(x, weight), shuffle) in float32, within 2e-6 of the largest value.
+def _call(verb: str, kind: str, source: Tensor, target: Tensor, where: Windows, tiling: Tiling) -> None:
+    counts = len(where.outer), len(where.inner)
+    struct = _Windows(where.outer.data_ptr(), where.inner.data_ptr(), *counts, *where.steps, where.size, *where.first)
+    function = getattr(library(tiling.taps, tiling.tile), f"{verb}_{kind}")
+    function(source.data_ptr(), target.data_ptr(), ctypes.byref(struct), torch.get_num_threads())
+
+
+def _analyse(kind: str, tensor: Tensor, where: Windows, tiling: Tiling) -> Tensor:
+    """The spectra of windows of a contiguous tensor, [products, outer, inner]."""
+    spectra = tensor.new_empty(tiling.products, len(where.outer), len(where.inner))
+    _call("analyse", kind, tensor, spectra, where, tiling)
+    return spectra
+
+
+def _synthesise(kind: str, spectra: Tensor, tensor: Tensor, where: Windows, tiling: Tiling) -> None:
+    """Writes the windows of a contiguous tensor by the adjoint of `_analyse`; patches are added to what is there."""
+    _call("synthesise", kind, spectra, tensor, where, tiling)
+
+
+def _patches(x: Tensor, tiling: Tiling) -> list[Tensor]:
+    """The spectra of the patches of the input, in chunks."""
+    padded = F.pad(x, tiling.margins).contiguous()
+    return [_analyse("patches", padded, where, tiling) for where in tiling.patch_chunks()]
+
+
+@contextmanager
+def kept_kernels() -> Iterator[None]:
+    """Inside, the spectra of a weight's kernels are kept from its first use until it changes, if they are not too many.
+
+    They take several times the memory of the weight, and their computation half of the time for a few small maps.
+    """
+    global _kept
+    before, _kept = _kept, {}
+    try:
+        yield
+    finally:
+        _kept = before
+
+
+def _kernels(weight: Tensor, where: Windows, tiling: Tiling) -> Tensor:
+    """The spectra of kernels, [products, outputs, channels]."""
+    few = tiling.products * len(tiling.patches.outer) * tiling.outputs * len(tiling.parts) <= KEPT
+    key = weight.data_ptr(), where.outer.data_ptr(), where.inner.data_ptr()
+    _, version, spectra = (_kept or {}).get(key, (weight, -1, weight))
+    if version != weight._version:
+        spectra = _analyse("kernels", weight, where, tiling)
+        if _kept is not None and few:
+            _kept[key] = weight, weight._version, spectra  # the weight, so that its memory is not another's meanwhile
+    return spectra.mT if tiling.channels_first else spectra
+
+
+def _grad_kernels(grad_tiles: list[Tensor], patches: list[Tensor], tiling: Tiling) -> Tensor:
+    """The gradient of what `_analyse` made of kernels, a sum over all tiles."""
+    pairs = zip(patches, grad_tiles) if tiling.channels_first else zip(grad_tiles, patches)
+    (left, right), *others = ((left, right.mT) for left, right in pairs)
+    grad = torch.bmm(left, right)
+    for left, right in others:
+        grad.baddbmm_(left, right)
+    return grad
+
+
+class _Correlation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tiling: Tiling, direct: Direct) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.tiling, ctx.direct = tiling, direct
+        patches, weight = _patches(x, tiling), weight.contiguous()
+        y = x.new_empty(len(x), tiling.outputs, *tiling.covered)
+        for kernels, tiles in tiling.chunks():
+            spectra = _kernels(weight, kernels, tiling)
+            for chunk, where in zip(patches, tiles, strict=True):
+                _synthesise("tiles", torch.bmm(spectra, chunk), y, where, tiling)
+        y = y[..., : tiling.size[0], : tiling.size[1]].contiguous()
+        return y if bias is None else y.add_(bias[:, None, None])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        grad_bias = grad.sum((0, 2, 3)) if needs_bias else None
+        if torch.is_grad_enabled():  # somebody will differentiate this gradient again
+            return *_differentiable(ctx.direct, x, weight, grad, ctx.needs_input_grad[:2]), grad_bias, None, None
+        tiling: Tiling = ctx.tiling
+        patches, weight = _patches(x, tiling), weight.contiguous()
+        grad_patches = [torch.zeros_like(chunk) for chunk in patches]
+        (height, width), covered = tiling.size, tiling.covered
+        grad = F.pad(grad, (0, covered[1] - width, 0, covered[0] - height)).contiguous()
+        grad_weight = torch.empty_like(weight)
+        for kernels, tiles in tiling.chunks():
+            grad_tiles = [_analyse("tiles", grad, where, tiling) for where in tiles]
+            if needs_x:
+                spectra = _kernels(weight, kernels, tiling).mT
+                for grad_chunk, of_tiles in zip(grad_patches, grad_tiles, strict=True):
+                    grad_chunk.baddbmm_(spectra, of_tiles)
+            if needs_weight:
+                _synthesise("kernels", _grad_kernels(grad_tiles, patches, tiling), grad_weight, kernels, tiling)
+        grad_x = None
+        if needs_x:
+            left, right, top, bottom = tiling.margins
+            grad_x = x.new_zeros(*x.shape[:2], x.shape[2] + top + bottom, x.shape[3] + left + right)
+            for grad_chunk, where in zip(grad_patches, tiling.patch_chunks(), strict=True):
+                _synthesise("patches", grad_chunk, grad_x, where, tiling)
+            grad_x = F.pad(grad_x, (-left, -right, -top, -bottom))
+        return grad_x, grad_weight if needs_weight else None, grad_bias, None, None
+
+
+def _differentiable(
+    direct: Direct, x: Tensor, weight: Tensor, grad: Tensor, wanted: tuple[bool, ...]
+) -> list[Tensor | None]:
+    """The gradients of `direct` for which there are further ones."""
+    inputs = [tensor for tensor, need in zip((x, weight), wanted, strict=True) if need]
+    found = iter(torch.autograd.grad(direct(x, weight), inputs, grad, create_graph=True))
+    return [next(found) if need else None for need in wanted]
+
+
+def correlate(x: Tensor, weight: Tensor, bias: Tensor | None, tiling: Tiling, direct: Direct) -> Tensor:
+    """A convolution within 2e-6 of the largest value, as are its gradients.
 
     Args:
-        x: [B, C, H + k − 1, W + k − 1].
-        weight: [C_out, C, k, k].
-        shuffle: factor of the pixel shuffle, whose square divides C_out.
+        x: [B, C, H, W].
+        weight: as the layer has it.
+        bias: [C_out].
+        tiling: of the layer, for this input.
+        direct: the same in PyTorch without the bias, for second derivatives.
 
     Returns:
-        [B, C_out / shuffle², H·shuffle, W·shuffle].
+        [B, C_out, *tiling.size].
     """
-    (batch, channels, *padded), (outputs, _, taps, _) = x.shape, weight.shape
-    matrices, side, squared = transforms(taps), patch_side(taps), shuffle**2
-    height, width = (length - taps + 1 for length in padded)
-    rows, columns = tiles_over(height), tiles_over(width)
-    x = F.pad(x, (0, (columns - 1) * TILE + side - padded[1], 0, (rows - 1) * TILE + side - padded[0]))
-    patches = x.unfold(2, side, TILE).unfold(3, side, TILE).permute(4, 5, 1, 0, 2, 3)  # [N, N, C, B, rows, columns]
-    spectrum = (matrices.patch @ patches.reshape(side**2, -1)).view(len(matrices.patch), channels, -1)
-    y = x.new_empty(batch, outputs // squared, rows, TILE, shuffle, columns, TILE, shuffle)
-    step = max(1, CHUNK // (len(spectrum) * max(channels, spectrum.shape[2]) * squared))  # channels of y at a time
-    for place, kernels in enumerate(weight.reshape(outputs, -1).split(step * squared)):
-        transformed = (matrices.kernel @ kernels.reshape(-1, taps**2).mT).view(len(spectrum), -1, channels)
-        product = torch.bmm(transformed, spectrum)  # [products, outputs, tiles]
-        part = (product.flatten(1).mT @ matrices.tile).view(-1, shuffle, shuffle, batch, rows, columns, TILE, TILE)
-        y[:, place * step : (place + 1) * step] = part.permute(3, 0, 4, 6, 1, 5, 7, 2)
-    y = y.view(batch, -1, rows * TILE * shuffle, columns * TILE * shuffle)
-    return y[..., : height * shuffle, : width * shuffle].contiguous()
+    return _Correlation.apply(x, weight, bias, tiling, direct)

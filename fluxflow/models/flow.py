@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fluxflow.errors import ConfigError
 from fluxflow.kernels.bezier import bezier
+from fluxflow.kernels.conv import Conv2dSame
 from fluxflow.kernels.layout import for_convolutions
 from fluxflow.models.activations import (
     IDENTITY_MIDDLE,
@@ -198,13 +199,11 @@ class FluxFlowProcessor(nn.Module):
             FlowBlock(d_model, n_head, kind.pillar_text, layout) for _ in range(n_layers)
         )
         self.flow_predictor = nn.Sequential(
-            nn.Conv2d(d_model, d_model, 5, padding=2),
+            Conv2dSame(d_model, d_model, 5),
             TrainableBezier((d_model, 1, 1)),
-            nn.Conv2d(d_model, d_model, 3, padding=1),
+            Conv2dSame(d_model, d_model, 3),
         )
-        self.context_final = nn.Sequential(
-            nn.Conv2d(d_model + 2, d_model, 7, padding=3), TrainableBezier((d_model, 1, 1))
-        )
+        self.context_final = nn.Sequential(Conv2dSame(d_model + 2, d_model, 7), TrainableBezier((d_model, 1, 1)))
         self.text_cond_proj = nn.Linear(embedding_size, d_model) if kind.pillar_text else None
         if self.layout.passes_on:
             self._start_as_identity()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fluxflow.kernels.conv import Conv2dDilation2, Conv2dStride2, ConvTranspose2dStride2
+from fluxflow.kernels.conv import Conv2dSame, Conv2dStride2, ConvTranspose2dStride2
 from fluxflow.models.activations import (
     IDENTITY_MIDDLE,
     IDENTITY_POINTS,
@@ -213,7 +213,7 @@ class UpsampleBlock(nn.Module):
         self.spade = SPADE(version.context_channels or channels, channels, scale=version.spade_scale)
         self.conv1 = nn.Sequential(
             *curved(ConvTranspose2dStride2(channels, channels * 5, 16, padding=7), curve=version.map_curve),
-            *curved(Conv2dDilation2(channels, channels * 5, 5), curve=version.map_curve),
+            *curved(Conv2dSame(channels, channels * 5, 5, dilation=2), curve=version.map_curve),
         )
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:

@@ -1,102 +1,156 @@
-"""Convolutions in the frequency domain against direct summation in float64."""
+"""Convolutions in the frequency domain and their gradients against direct summation in float64."""
 
 from copy import deepcopy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fluxflow.kernels import fast, fourier
-from fluxflow.kernels.conv import Conv2dDilation2, ConvTranspose2dStride2
+from fluxflow.kernels import fast, fourier, tiling
+from fluxflow.kernels.conv import Conv2dSame, ConvTranspose2dStride2
 
 TOLERANCE = 2e-6  # of the largest value
-LAYERS = [
-    (ConvTranspose2dStride2(3, 10, 16, 7), nn.ConvTranspose2d(3, 10, 16, 2, 7)),
-    (ConvTranspose2dStride2(3, 10, 6, 2), nn.ConvTranspose2d(3, 10, 6, 2, 2)),
-    (Conv2dDilation2(3, 10, 5), nn.Conv2d(3, 10, 5, padding=4, dilation=2)),
-    (Conv2dDilation2(3, 10, 3), nn.Conv2d(3, 10, 3, padding=2, dilation=2)),
-]
+SIZES = st.integers(1, 20)
+
+pytestmark = pytest.mark.skipif(fourier.library(5, 4) is None, reason="needs a C compiler")
 
 
-def assert_same(found: Tensor, exact: Tensor) -> None:
-    assert found.shape == exact.shape
-    assert found.is_contiguous()
-    assert float((found - exact).abs().max()) <= TOLERANCE * float(exact.abs().max())
+def run(layer: nn.Module, x: Tensor) -> list[Tensor]:
+    """Output and the gradients of input and parameters."""
+    x = x.detach().requires_grad_()
+    y = layer(x)
+    upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
+    return [y.detach(), *torch.autograd.grad(y, [x, *layer.parameters()], upstream)]
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    taps=st.integers(1, 9),
-    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
-    channels=st.tuples(st.integers(1, 5), st.integers(1, 3)),
-    batch=st.integers(1, 3),
-    shuffle=st.integers(1, 2),
-    chunk=st.sampled_from([1, 4000, fourier.CHUNK]),
-)
-def test_direct_summation(taps, size, channels, batch, shuffle, chunk):
-    x = torch.randn(batch, channels[0], size[0] + taps - 1, size[1] + taps - 1)
-    weight = torch.randn(channels[1] * shuffle**2, channels[0], taps, taps)
+def assert_same(found: list[Tensor], exact: list[Tensor]) -> None:
+    for value, reference in zip(found, exact, strict=True):
+        assert value.shape == reference.shape
+        assert float((value - reference).abs().max()) <= TOLERANCE * float(reference.abs().max())
+
+
+def assert_exact(layer: nn.Module, torchs: nn.Module, x: Tensor) -> None:
+    """That the layer is computed in the frequency domain, and is torch's within the tolerance."""
+    torchs.double().load_state_dict(layer.state_dict())
+    assert type(layer(x).grad_fn).__name__ == "_CorrelationBackward"
+    assert_same(run(layer, x), run(torchs, x.double()))
+
+
+@pytest.fixture(scope="module", autouse=True, params=tiling.TILES)
+def tile(request):
+    """All layers take this tile, whether it pays or not."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fourier, "CHUNK", chunk)
-        found = fourier.correlate(x, weight, shuffle)
-    assert_same(found, F.pixel_shuffle(F.conv2d(x.double(), weight.double()), shuffle))
+        patch.setattr(tiling, "best_tile", lambda *arguments: request.param)
+        yield request.param
+
+
+@settings(max_examples=15, deadline=None)
+@given(size=st.tuples(SIZES, SIZES), channels=st.tuples(st.integers(1, 5), st.integers(1, 20)), data=st.data())
+def test_layers_and_their_gradients(size, channels, data):
+    """Sizes that no tile divides, all kernels, few and many windows, in one chunk and in several."""
+    x, bias = torch.randn(data.draw(st.integers(1, 3)), channels[0], *size), data.draw(st.booleans())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiling, "CHUNK", data.draw(st.sampled_from([1, tiling.CHUNK])))
+        patch.setattr(tiling, "PATCHES", data.draw(st.sampled_from([3, tiling.PATCHES])))
+        if data.draw(st.booleans()):
+            taps, dilation = data.draw(st.sampled_from([3, 5, 7])), data.draw(st.integers(1, 2))
+            layer = Conv2dSame(*channels, taps, dilation)
+            torchs = nn.Conv2d(*channels, taps, padding=dilation * (taps // 2), dilation=dilation)
+        else:
+            taps = data.draw(st.sampled_from([4, 6, 16]))  # odd and even paddings
+            layer = ConvTranspose2dStride2(*channels, taps, taps // 2 - 1)
+            torchs = nn.ConvTranspose2d(*channels, taps, stride=2, padding=taps // 2 - 1)
+        if not bias:
+            layer.bias = torchs.bias = None
+        assert_exact(layer, torchs, x)
 
 
 def test_many_channels_of_one_sign():
     """Where sums are large beside their terms, and rounding errors add up."""
-    x, weight = torch.rand(1, 128, 24, 24), torch.rand(8, 128, 9, 9)
-    assert_same(fourier.correlate(x, weight), F.conv2d(x.double(), weight.double()))
+    layer = Conv2dSame(128, 8, 7)
+    nn.init.uniform_(layer.weight)
+    assert_exact(layer, nn.Conv2d(128, 8, 7, padding=3), torch.rand(1, 128, 24, 24))
 
 
-def test_the_number_of_products():
-    """N real numbers a side and phase: four are real, the others are pairs that take three products."""
-    for taps in range(1, 10):
-        numbers = fourier.patch_side(taps) ** 2
-        assert len(fourier.transforms(taps).tile) == 4 + 3 * (numbers - 4) // 2
+def test_tensors_that_are_not_contiguous():
+    layer = Conv2dSame(4, 6, 5)
+    layer.weight = nn.Parameter(layer.weight.detach().to(memory_format=torch.channels_last))
+    assert_exact(layer, nn.Conv2d(4, 6, 5, padding=2), torch.randn(2, 4, 9, 9).to(memory_format=torch.channels_last))
 
 
-@pytest.mark.parametrize(("ours", "torchs"), LAYERS)
-@pytest.mark.parametrize("size", [(6, 10), (16, 16), (18, 4)])
-@pytest.mark.parametrize("bias", [True, False])
-def test_layers_are_torchs(ours, torchs, size, bias, monkeypatch):
-    monkeypatch.setattr(fourier, "pays", lambda *arguments: True)
-    x, (ours, torchs) = torch.randn(2, 3, *size), deepcopy((ours, torchs))
-    if not bias:
-        ours.bias = torchs.bias = None
-    torchs.double().load_state_dict(ours.state_dict())
-    with torch.no_grad():
-        assert_same(ours(x), torchs(x.double()))
+@pytest.mark.parametrize("layer", [Conv2dSame(2, 3, 3, 2), ConvTranspose2dStride2(2, 3, 4, 1)])
+def test_second_derivatives(layer):
+    """As the R1 penalty takes them: of the norm of a gradient."""
+
+    def penalty(layer: nn.Module, x: Tensor) -> list[Tensor]:
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+        return list(torch.autograd.grad(gradient.square().sum(), [x, *layer.parameters()]))
+
+    x = torch.randn(1, 2, 6, 5)
+    assert_same(penalty(layer, x), penalty(deepcopy(layer).double(), x.double()))
 
 
-@pytest.mark.parametrize("layer", [ours for ours, _ in LAYERS])
-def test_only_where_it_may(layer, monkeypatch):
-    calls, correlate = [], fourier.correlate
-    monkeypatch.setattr(fourier, "pays", lambda *arguments: True)
-    monkeypatch.setattr(
-        fourier, "correlate", lambda *arguments, **named: calls.append(1) or correlate(*arguments, **named)
-    )
+def test_only_the_gradients_that_are_wanted():
+    layer, x = Conv2dSame(2, 3, 5), torch.randn(1, 2, 8, 8)
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None
+    layer.requires_grad_(False)
+    (gradient,) = torch.autograd.grad(layer(x.requires_grad_()).sum(), x)
+    assert gradient.shape == x.shape
+
+
+def test_not_a_number_is_not_hidden():
+    layer, x = Conv2dSame(2, 3, 5), torch.zeros(1, 2, 40, 40)
+    x[0, 1, 20, 20] = torch.nan
+    assert layer(x)[0, :, 18:23, 18:23].isnan().all()
+
+
+@pytest.mark.parametrize("layer", [Conv2dSame(3, 10, 5, 2), ConvTranspose2dStride2(3, 10, 6, 2)])
+def test_only_where_it_may(layer):
+    layer = deepcopy(layer)
+
+    def taken(x: Tensor) -> bool:
+        return type(layer(x).grad_fn).__name__ == "_CorrelationBackward"
+
     x = torch.randn(1, 3, 8, 8)
-    layer(x)  # the weights have gradients
-    with torch.no_grad():
-        with torch.autocast("cpu", torch.bfloat16):
-            layer(x)
-        with fast(False):
-            layer(x)
-        layer.double()(x.double())
-        layer.float()
-        assert not calls
-        layer(x)
-    assert calls
+    assert taken(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not taken(x)
+    with fast(False):
+        assert not taken(x)
+    layer.double()
+    assert not taken(x.double())
+    layer.to("meta", torch.float32)
+    assert layer(x.to("meta")).is_meta
+    assert fourier.tiling_for(x, layer.weight, tiling.same, 10, 5, 1) is None  # a weight without memory
 
 
-def test_large_maps_and_many_channels_pay():
-    def decoder(channels: int, side: int) -> tuple[bool, bool]:
-        size = (side, side)
-        transposed = fourier.pays(1, (channels, 20 * channels), size, 9, 64)
-        return transposed, fourier.pays(4, (channels, 5 * channels), size, 5, 25)
+def test_threads_do_not_change_the_result():
+    layer, x, before = ConvTranspose2dStride2(3, 5, 16, 7), torch.randn(2, 3, 20, 24), torch.get_num_threads()
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(run(layer, x))
+    torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(map(torch.allclose, result, results[0]))
 
-    assert decoder(128, 128) == (True, True)
-    assert decoder(128, 8) == decoder(8, 128) == (False, False)
+
+def test_kept_kernels_follow_their_weight(monkeypatch):
+    calls, analyse = [], fourier._analyse
+    monkeypatch.setattr(fourier, "_analyse", lambda kind, *rest: calls.append(kind) or analyse(kind, *rest))
+    layer, x = Conv2dSame(2, 3, 5), torch.randn(1, 2, 8, 8)
+    with torch.no_grad(), fourier.kept_kernels():
+        first = layer(x)
+        assert torch.equal(layer(x), first)
+        assert calls.count("kernels") == 1
+        layer.weight.mul_(2)
+        layer.bias.mul_(2)
+        assert torch.equal(layer(x), 2 * first)
+        assert calls.count("kernels") == 2
+    layer(x)
+    layer(x)
+    assert calls.count("kernels") == 4

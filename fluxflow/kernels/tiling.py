@@ -1,0 +1,213 @@
+"""Where the windows lie that fourier.py computes a convolution by, and whether that pays.
+
+A tile is a square of outputs that are computed together. They depend on a patch of the input of side tile + taps − 1.
+A convolution of dilation 2 is four of dilation 1 between every second pixel of input and output. So is a transposed one
+of stride 2 with a kernel w of 2·half taps, between all of the input and every second output (transposed.py):
+
+    y[2j + q] = Σ_a  x[j + shift − a] · w[2a + r]        shift, r = divmod(q + padding, 2)
+
+There each parity has a kernel of its own; for an odd padding those of one parity begin a tap later than the others.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+TILES = (4, 8, 16)
+# The time of a direct convolution, as measured, in that of its multiplications at the speed of a matrix product; and
+# that of a transform and of what moves memory for it, a number of a spectrum.
+DIRECT, TRANSFORM = 0.8, 45
+CHUNK = 6_000_000  # numbers of an intermediate result, which should stay in the cache
+PATCHES = 128  # that are worked on at a time
+LANES = 16  # windows that fourier.c transforms at once
+
+
+class Windows(NamedTuple):
+    """Windows (o, i) of a contiguous tensor; struct windows of fourier.c.
+
+    Attributes:
+        outer: where the first number of window (o, 0) is, for each o.
+        inner: how much further on window (o, i) begins, for each i.
+        steps: from row to row and from column to column of a window.
+        size: rows and columns of a window.
+        first: its first row and column within a window of the whole size.
+    """
+
+    outer: Tensor
+    inner: Tensor
+    steps: tuple[int, int]
+    size: int
+    first: tuple[int, int] = (0, 0)
+
+
+class Tiling(NamedTuple):
+    """A convolution as products of spectra.
+
+    Attributes:
+        taps: side of a kernel.
+        tile: side of a tile.
+        outputs: channels of the output.
+        margins: by which the input is padded, as F.pad takes them.
+        covered: size of the output that the tiles make up.
+        size: of that, what is the output.
+        patches: of the padded input, [channels, B·tiles].
+        parts: kernels [outputs, channels] of the weight and the tiles [outputs, B·tiles] of the output that they make.
+        channels_first: kernels are [channels, outputs], as they lie in the weight of a transposed convolution.
+    """
+
+    taps: int
+    tile: int
+    outputs: int
+    margins: tuple[int, int, int, int]
+    covered: tuple[int, int]
+    size: tuple[int, int]
+    patches: Windows
+    parts: tuple[tuple[Windows, Windows], ...]
+    channels_first: bool
+
+    @property
+    def products(self) -> int:
+        """Numbers of a spectrum."""
+        return products_of(self.taps, self.tile)
+
+    def patch_chunks(self) -> list[Windows]:
+        """Patches, so many at a time that spectra fit into the cache."""
+        return [self.patches._replace(inner=some) for some in self.patches.inner.split(PATCHES)]
+
+    def chunks(self) -> Iterator[tuple[Windows, list[Windows]]]:
+        """Kernels for some of the outputs, with their tiles in the chunks of the patches."""
+        channels, patches = len(self.patches.outer), len(self.patches.inner)
+        at_once = max(1, CHUNK // (LANES * self.products * max(channels, min(patches, PATCHES)))) * LANES
+        for kernels, tiles in self.parts:
+            outputs = (kernels.inner if self.channels_first else kernels.outer).split(at_once)
+            for some, places in zip(outputs, tiles.outer.split(at_once), strict=True):
+                yield (
+                    kernels._replace(**{"inner" if self.channels_first else "outer": some}),
+                    [tiles._replace(outer=places, inner=inner) for inner in tiles.inner.split(PATCHES)],
+                )
+
+
+def patch_side(taps: int, tile: int) -> int:
+    """Side of a patch, even."""
+    return tile + taps - taps % 2
+
+
+def products_of(taps: int, tile: int) -> int:
+    """Of the numbers of a real spectrum four stand alone; the others are pairs, whose product takes three."""
+    return 4 + 3 * (patch_side(taps, tile) ** 2 - 4) // 2
+
+
+def best_tile(batch: int, channels: tuple[int, int], size: tuple[int, int], taps: int, direct_taps: int) -> int | None:
+    """The tile that computes a convolution fastest, by its operations, or None where direct summation does.
+
+    Args:
+        batch: maps.
+        channels: of input and output.
+        size: of the output.
+        taps: side of the kernel.
+        direct_taps: taps that a direct convolution takes for an output.
+    """
+    both = channels[0] * channels[1]
+
+    def time(tile: int) -> float:
+        tiles = batch * (-(-size[0] // tile)) * (-(-size[1] // tile))
+        return products_of(taps, tile) * (tiles * (both + TRANSFORM * sum(channels)) + TRANSFORM * both)
+
+    best = min(TILES, key=time)
+    return best if time(best) < DIRECT * direct_taps * both * batch * size[0] * size[1] else None
+
+
+def places(*dimensions: tuple[int, int]) -> Tensor:
+    """Offsets of all positions in dimensions (size, step), the last one fastest."""
+    offsets = torch.zeros(1, dtype=torch.int64, device="cpu")
+    for size, step in dimensions:
+        offsets = (offsets[:, None] + torch.arange(size, device="cpu") * step).flatten()
+    return offsets
+
+
+Shape = tuple[int, int, int, int]
+
+
+def same(shape: Shape, outputs: int, taps: int, dilation: int) -> Tiling | None:
+    """A convolution of stride 1 with an odd kernel that keeps the size, where it pays.
+
+    Args:
+        shape: of the input.
+        outputs: channels of the output.
+        taps: side of the kernel.
+        dilation: of the kernel.
+    """
+    batch, channels, *size = shape
+    phase = -(-size[0] // dilation), -(-size[1] // dilation)
+    tile = best_tile(batch * dilation**2, (channels, outputs), phase, taps, taps**2)
+    return None if tile is None else _same(shape, outputs, taps, dilation, tile)
+
+
+def transposed(shape: Shape, outputs: int, taps: int, padding: int) -> Tiling | None:
+    """A transposed convolution of stride 2 with an even kernel, where it pays and doubles the size.
+
+    Args:
+        shape: of the input.
+        outputs: channels of the output.
+        taps: side of the kernel.
+        padding: of the convolution that this is the transpose of.
+    """
+    if padding != taps // 2 - 1:
+        return None
+    batch, channels, *size = shape
+    half = taps // 2
+    tile = best_tile(batch, (channels, 4 * outputs), (size[0], size[1]), half + padding % 2, half**2)
+    return None if tile is None else _transposed(shape, outputs, taps, padding, tile)
+
+
+@cache
+def _same(shape: Shape, outputs: int, taps: int, dilation: int, tile: int) -> Tiling:
+    batch, channels, *size = shape
+    rows, columns = (-(-length // (dilation * tile)) for length in size)
+    padded = dilation * (rows * tile + taps - 1), dilation * (columns * tile + taps - 1)
+    covered = rows * tile * dilation, columns * tile * dilation
+
+    def windows(maps: int, height: int, width: int, side: int) -> Windows:
+        phases = (dilation, width), (dilation, 1)
+        tiles = (rows, tile * dilation * width), (columns, tile * dilation)
+        outer, inner = places((maps, height * width)), places((batch, maps * height * width), *phases, *tiles)
+        return Windows(outer, inner, (dilation * width, dilation), side)
+
+    kernels = Windows(places((outputs, channels * taps**2)), places((channels, taps**2)), (taps, 1), taps)
+    margins = _margins(dilation * (taps // 2), size, padded)
+    patches, tiles = windows(channels, *padded, patch_side(taps, tile)), windows(outputs, *covered, tile)
+    return Tiling(taps, tile, outputs, margins, covered, (size[0], size[1]), patches, ((kernels, tiles),), False)
+
+
+@cache
+def _transposed(shape: Shape, outputs: int, taps: int, padding: int, tile: int) -> Tiling:
+    (batch, channels, *size), half = shape, taps // 2
+    of_all = half + padding % 2
+    rows, columns = (-(-length // tile) for length in size)
+    side = patch_side(of_all, tile)
+    height, width = ((count - 1) * tile + side for count in (rows, columns))
+    covered = 2 * rows * tile, 2 * columns * tile
+
+    inner = places((batch, channels * height * width), (rows, tile * width), (columns, tile))
+    patches = Windows(places((channels, height * width)), inner, (width, 1), side)
+    inner = places((batch, outputs * covered[0] * covered[1]), (rows, 2 * tile * covered[1]), (columns, 2 * tile))
+    parts = []
+    for parity in product(range(2), repeat=2):
+        (row_shift, row), (column_shift, column) = (divmod(q + padding, 2) for q in parity)
+        last = (taps - 2 + row) * taps + taps - 2 + column  # taps run backwards
+        first = row_shift - padding // 2, column_shift - padding // 2
+        by_channel, by_output = places((channels, outputs * taps**2)), places((outputs, taps**2)) + last
+        outer = places((outputs, covered[0] * covered[1])) + parity[0] * covered[1] + parity[1]
+        tiles = Windows(outer, inner, (2 * covered[1], 2), tile)
+        parts.append((Windows(by_channel, by_output, (-2 * taps, -2), half, first), tiles))
+    margins = _margins(half - 1 - padding // 2, size, (height, width))
+    return Tiling(of_all, tile, outputs, margins, covered, (2 * size[0], 2 * size[1]), patches, tuple(parts), True)
+
+
+def _margins(before: int, size: list[int], padded: tuple[int, ...]) -> tuple[int, int, int, int]:
+    below, right = (whole - before - length for whole, length in zip(padded, size, strict=True))
+    return before, right, before, below
