@@ -14,7 +14,7 @@ is the sum of stride-1 convolutions of the same phases. The transposed layer has
 CUDA the forms of a layer are timed once for each shape, dtype and device where `torch.backends.cudnn.benchmark` allows
 such trials; otherwise PyTorch's own form is used.
 
-On CPU large kernels over large maps take the way through fourier.py in float32, forward and backward.
+On CPU large kernels over large maps take the way through fourier.py, forward and backward.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Convolutions by tiles in the frequency domain, for large kernels over large maps on CPU in float32.
+"""Convolutions by tiles in the frequency domain, for large kernels over large maps on CPU.
 
 The discrete Fourier transform of a patch turns its correlation with a kernel into a product at each frequency
 (Nussbaumer, "Fast Fourier Transform and Convolution Algorithms", 1981; Mathieu et al., 2013), summed over the channels
@@ -13,12 +13,14 @@ the accuracy of direct summation. In tiles of 8×8, kernels of 9×9 take a fourt
 
     ∂L/∂x = Aᵀ·((B·k) ⊙ (C·∂L/∂y))        ∂L/∂k = Bᵀ·((C·∂L/∂y) ⊙ (A·x))
 
-fourier.c applies A, B, C and their transposes; where a tensor has its patches, kernels and tiles says tiling.py.
+fourier.c applies A, B, C and their transposes; where a tensor has its patches, kernels and tiles says tiling.py. Under
+autocast to bfloat16 all of it stays in float32, and only the results are rounded.
 """
 
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -32,7 +34,8 @@ from fluxflow.kernels.tiling import Tiling, Windows
 Direct = Callable[[Tensor, Tensor], Tensor]  # of input and weight
 KINDS = ("patches", "kernels", "tiles")
 KEPT = 1 << 25  # numbers of a weight's spectra up to which they may be kept
-_kept: dict[tuple[int, ...], tuple[Tensor, int, Tensor]] | None = None  # a weight, its version, spectra
+Kept = dict[tuple[int, ...], tuple[Tensor, int, Tensor]]  # a weight, its version, spectra
+_kept: ContextVar[Kept | None] = ContextVar("kept", default=None)
 
 
 class _Windows(ctypes.Structure):
@@ -65,11 +68,18 @@ def tiling_for(x: Tensor, weight: Tensor, tiling_of: Callable[..., Tiling | None
         sizes: its arguments after the shape of the input.
     """
     plain = type(x) is Tensor and type(weight) in (Tensor, torch.nn.Parameter)  # those of subclasses may have no memory
-    known = x.device.type == weight.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
-    if not (plain and known and enabled()) or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+    autocast = torch.is_autocast_enabled("cpu")
+    dtypes = (torch.float32, torch.bfloat16) if _bfloat16() else () if autocast else (torch.float32,)
+    known = x.device.type == weight.device.type == "cpu" and x.dtype in dtypes and weight.dtype == torch.float32
+    if not (plain and known and enabled()) or x.numel() == 0 or torch.compiler.is_compiling():
         return None
-    tiling = tiling_of(tuple(x.shape), *sizes)
+    tiling = tiling_of(tuple(x.shape), *sizes, bfloat16=_bfloat16())
     return None if tiling is None or library(tiling.taps, tiling.tile) is None else tiling
+
+
+def _bfloat16() -> bool:
+    """Whether autocast asks for bfloat16."""
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 def _call(verb: str, kind: str, source: Tensor, target: Tensor, where: Windows, tiling: Tiling) -> None:
@@ -103,23 +113,23 @@ def kept_kernels() -> Iterator[None]:
 
     They take several times the memory of the weight, and their computation half of the time for a few small maps.
     """
-    global _kept
-    before, _kept = _kept, {}
+    token = _kept.set({})
     try:
         yield
     finally:
-        _kept = before
+        _kept.reset(token)
 
 
 def _kernels(weight: Tensor, where: Windows, tiling: Tiling) -> Tensor:
     """The spectra of kernels, [products, outputs, channels]."""
-    few = tiling.products * len(tiling.patches.outer) * tiling.outputs * len(tiling.parts) <= KEPT
-    key = weight.data_ptr(), where.outer.data_ptr(), where.inner.data_ptr()
-    _, version, spectra = (_kept or {}).get(key, (weight, -1, weight))
-    if version != weight._version:
+    kept, count = _kept.get(), tiling.products * len(tiling.patches.outer) * tiling.outputs * len(tiling.parts)
+    if kept is None or count > KEPT or weight.is_inference():  # which does not tell when it changes
         spectra = _analyse("kernels", weight, where, tiling)
-        if _kept is not None and few:
-            _kept[key] = weight, weight._version, spectra  # the weight, so that its memory is not another's meanwhile
+    else:
+        key = weight.data_ptr(), where.outer.data_ptr(), where.inner.data_ptr()
+        if key not in kept or kept[key][1] != weight._version:
+            kept[key] = weight, weight._version, _analyse("kernels", weight, where, tiling)
+        spectra = kept[key][2]  # beside the weight, so that its memory is not another's meanwhile
     return spectra.mT if tiling.channels_first else spectra
 
 
@@ -138,53 +148,65 @@ class _Correlation(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tiling: Tiling, direct: Direct) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.tiling, ctx.direct = tiling, direct
-        patches, weight = _patches(x, tiling), weight.contiguous()
-        y = x.new_empty(len(x), tiling.outputs, *tiling.covered)
-        for kernels, tiles in tiling.chunks():
-            spectra = _kernels(weight, kernels, tiling)
-            for chunk, where in zip(patches, tiles, strict=True):
-                _synthesise("tiles", torch.bmm(spectra, chunk), y, where, tiling)
+        with torch.autocast("cpu", enabled=False):
+            patches, weight = _patches(x.float(), tiling), weight.contiguous()
+            y = weight.new_empty(len(x), tiling.outputs, *tiling.covered)
+            for kernels, tiles in tiling.chunks():
+                spectra = _kernels(weight, kernels, tiling)
+                for chunk, where in zip(patches, tiles, strict=True):
+                    _synthesise("tiles", torch.bmm(spectra, chunk), y, where, tiling)
         y = y[..., : tiling.size[0], : tiling.size[1]].contiguous()
-        return y if bias is None else y.add_(bias[:, None, None])
+        y = y if bias is None else y.add_(bias[:, None, None])
+        return y.bfloat16() if _bfloat16() else y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-        grad_bias = grad.sum((0, 2, 3)) if needs_bias else None
-        if torch.is_grad_enabled():  # somebody will differentiate this gradient again
-            return *_differentiable(ctx.direct, x, weight, grad, ctx.needs_input_grad[:2]), grad_bias, None, None
-        tiling: Tiling = ctx.tiling
-        patches, weight = _patches(x, tiling), weight.contiguous()
-        grad_patches = [torch.zeros_like(chunk) for chunk in patches]
-        (height, width), covered = tiling.size, tiling.covered
-        grad = F.pad(grad, (0, covered[1] - width, 0, covered[0] - height)).contiguous()
-        grad_weight = torch.empty_like(weight)
-        for kernels, tiles in tiling.chunks():
-            grad_tiles = [_analyse("tiles", grad, where, tiling) for where in tiles]
-            if needs_x:
-                spectra = _kernels(weight, kernels, tiling).mT
-                for grad_chunk, of_tiles in zip(grad_patches, grad_tiles, strict=True):
-                    grad_chunk.baddbmm_(spectra, of_tiles)
-            if needs_weight:
-                _synthesise("kernels", _grad_kernels(grad_tiles, patches, tiling), grad_weight, kernels, tiling)
-        grad_x = None
+        grad = grad.float()
+        with torch.autocast("cpu", enabled=False):
+            if torch.is_grad_enabled():  # somebody will differentiate these gradients again
+                grads = _differentiable(ctx.direct, x, weight, grad, (needs_x, needs_weight))
+            else:
+                grads = _gradients(ctx.tiling, x, weight, grad, (needs_x, needs_weight))
+        return *grads, grad.sum((0, 2, 3)) if needs_bias else None, None, None
+
+
+Gradients = tuple[Tensor | None, Tensor | None]  # of input and weight, where they are wanted
+
+
+def _gradients(tiling: Tiling, x: Tensor, weight: Tensor, grad: Tensor, wanted: tuple[bool, bool]) -> Gradients:
+    needs_x, needs_weight = wanted
+    patches, weight = _patches(x.float(), tiling), weight.contiguous()
+    grad_patches = [torch.zeros_like(chunk) for chunk in patches] if needs_x else []
+    (height, width), covered = tiling.size, tiling.covered
+    grad = F.pad(grad, (0, covered[1] - width, 0, covered[0] - height)).contiguous()
+    grad_weight = torch.empty_like(weight) if needs_weight else None
+    for kernels, tiles in tiling.chunks():
+        grad_tiles = [_analyse("tiles", grad, where, tiling) for where in tiles]
         if needs_x:
-            left, right, top, bottom = tiling.margins
-            grad_x = x.new_zeros(*x.shape[:2], x.shape[2] + top + bottom, x.shape[3] + left + right)
-            for grad_chunk, where in zip(grad_patches, tiling.patch_chunks(), strict=True):
-                _synthesise("patches", grad_chunk, grad_x, where, tiling)
-            grad_x = F.pad(grad_x, (-left, -right, -top, -bottom))
-        return grad_x, grad_weight if needs_weight else None, grad_bias, None, None
+            spectra = _kernels(weight, kernels, tiling).mT
+            for grad_chunk, of_tiles in zip(grad_patches, grad_tiles, strict=True):
+                grad_chunk.baddbmm_(spectra, of_tiles)
+        if grad_weight is not None:
+            _synthesise("kernels", _grad_kernels(grad_tiles, patches, tiling), grad_weight, kernels, tiling)
+    return _from_patches(grad_patches, x, tiling) if needs_x else None, grad_weight
 
 
-def _differentiable(
-    direct: Direct, x: Tensor, weight: Tensor, grad: Tensor, wanted: tuple[bool, ...]
-) -> list[Tensor | None]:
-    """The gradients of `direct` for which there are further ones."""
+def _from_patches(grad_patches: list[Tensor], x: Tensor, tiling: Tiling) -> Tensor:
+    """The gradient of the input, where patches overlap."""
+    left, right, top, bottom = tiling.margins
+    grad = x.new_zeros(*x.shape[:2], x.shape[2] + top + bottom, x.shape[3] + left + right, dtype=torch.float32)
+    for grad_chunk, where in zip(grad_patches, tiling.patch_chunks(), strict=True):
+        _synthesise("patches", grad_chunk, grad, where, tiling)
+    return F.pad(grad, (-left, -right, -top, -bottom)).to(x.dtype)
+
+
+def _differentiable(direct: Direct, x: Tensor, weight: Tensor, grad: Tensor, wanted: tuple[bool, bool]) -> Gradients:
+    """The gradients of `direct`, for which there are further ones."""
     inputs = [tensor for tensor, need in zip((x, weight), wanted, strict=True) if need]
-    found = iter(torch.autograd.grad(direct(x, weight), inputs, grad, create_graph=True))
-    return [next(found) if need else None for need in wanted]
+    found = iter(torch.autograd.grad(direct(x.float(), weight), inputs, grad, create_graph=True))
+    return next(found) if wanted[0] else None, next(found) if wanted[1] else None
 
 
 def correlate(x: Tensor, weight: Tensor, bias: Tensor | None, tiling: Tiling, direct: Direct) -> Tensor:

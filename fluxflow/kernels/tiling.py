@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 TILES = (4, 8, 16)
-# The time of a direct convolution, as measured, in that of its multiplications at the speed of a matrix product; and
-# that of a transform and of what moves memory for it, a number of a spectrum.
-DIRECT, TRANSFORM = 0.8, 45
+# As measured, in the time of a multiplication in a float32 matrix product: a multiplication of a direct convolution in
+# float32 and in bfloat16; what a number of a spectrum takes to be computed, written and read.
+DIRECT, DIRECT_BFLOAT16, TRANSFORM = 0.8, 0.45, 45
 CHUNK = 6_000_000  # numbers of an intermediate result, which should stay in the cache
 PATCHES = 128  # that are worked on at a time
 LANES = 16  # windows that fourier.c transforms at once
@@ -101,7 +101,9 @@ def products_of(taps: int, tile: int) -> int:
     return 4 + 3 * (patch_side(taps, tile) ** 2 - 4) // 2
 
 
-def best_tile(batch: int, channels: tuple[int, int], size: tuple[int, int], taps: int, direct_taps: int) -> int | None:
+def best_tile(
+    batch: int, channels: tuple[int, int], size: tuple[int, int], taps: int, direct_taps: int, bfloat16: bool
+) -> int | None:
     """The tile that computes a convolution fastest, by its operations, or None where direct summation does.
 
     Args:
@@ -110,6 +112,7 @@ def best_tile(batch: int, channels: tuple[int, int], size: tuple[int, int], taps
         size: of the output.
         taps: side of the kernel.
         direct_taps: taps that a direct convolution takes for an output.
+        bfloat16: that is how a direct one would be computed.
     """
     both = channels[0] * channels[1]
 
@@ -118,7 +121,8 @@ def best_tile(batch: int, channels: tuple[int, int], size: tuple[int, int], taps
         return products_of(taps, tile) * (tiles * (both + TRANSFORM * sum(channels)) + TRANSFORM * both)
 
     best = min(TILES, key=time)
-    return best if time(best) < DIRECT * direct_taps * both * batch * size[0] * size[1] else None
+    direct = (DIRECT_BFLOAT16 if bfloat16 else DIRECT) * direct_taps * both * batch * size[0] * size[1]
+    return best if time(best) < direct else None
 
 
 def places(*dimensions: tuple[int, int]) -> Tensor:
@@ -132,7 +136,7 @@ def places(*dimensions: tuple[int, int]) -> Tensor:
 Shape = tuple[int, int, int, int]
 
 
-def same(shape: Shape, outputs: int, taps: int, dilation: int) -> Tiling | None:
+def same(shape: Shape, outputs: int, taps: int, dilation: int, bfloat16: bool = False) -> Tiling | None:
     """A convolution of stride 1 with an odd kernel that keeps the size, where it pays.
 
     Args:
@@ -140,14 +144,15 @@ def same(shape: Shape, outputs: int, taps: int, dilation: int) -> Tiling | None:
         outputs: channels of the output.
         taps: side of the kernel.
         dilation: of the kernel.
+        bfloat16: what the alternative is computed in, else float32.
     """
     batch, channels, *size = shape
     phase = -(-size[0] // dilation), -(-size[1] // dilation)
-    tile = best_tile(batch * dilation**2, (channels, outputs), phase, taps, taps**2)
+    tile = best_tile(batch * dilation**2, (channels, outputs), phase, taps, taps**2, bfloat16)
     return None if tile is None else _same(shape, outputs, taps, dilation, tile)
 
 
-def transposed(shape: Shape, outputs: int, taps: int, padding: int) -> Tiling | None:
+def transposed(shape: Shape, outputs: int, taps: int, padding: int, bfloat16: bool = False) -> Tiling | None:
     """A transposed convolution of stride 2 with an even kernel, where it pays and doubles the size.
 
     Args:
@@ -155,12 +160,13 @@ def transposed(shape: Shape, outputs: int, taps: int, padding: int) -> Tiling | 
         outputs: channels of the output.
         taps: side of the kernel.
         padding: of the convolution that this is the transpose of.
+        bfloat16: as for `same`.
     """
     if padding != taps // 2 - 1:
         return None
     batch, channels, *size = shape
     half = taps // 2
-    tile = best_tile(batch, (channels, 4 * outputs), (size[0], size[1]), half + padding % 2, half**2)
+    tile = best_tile(batch, (channels, 4 * outputs), (size[0], size[1]), half + padding % 2, half**2, bfloat16)
     return None if tile is None else _transposed(shape, outputs, taps, padding, tile)
 
 

@@ -251,10 +251,10 @@ class FluxExpander(nn.Module):
         # Nothing depends on the mixer: published checkpoints carry its weights, and so do ours.
         self.context_mixer = ContextAttentionMixer(d_model).requires_grad_(False) if kind.context_mixer else None
         self.to_rgb_conv = nn.Sequential(
-            nn.Conv2d(d_model, 96, 3, padding=1),
+            Conv2dSame(d_model, 96, 3),
             GroupNorm(8, 96),
             nn.SiLU(inplace=True),
-            nn.Conv2d(96, 48, 3, padding=1),
+            Conv2dSame(96, 48, 3),
             GroupNorm(8, 48),
             nn.SiLU(inplace=True),
             nn.Conv2d(48, 3, 1),

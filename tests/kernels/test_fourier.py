@@ -21,7 +21,7 @@ def run(layer: nn.Module, x: Tensor) -> list[Tensor]:
     """Output and the gradients of input and parameters."""
     x = x.detach().requires_grad_()
     y = layer(x)
-    upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
+    upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).bfloat16().to(y)  # what all dtypes have
     return [y.detach(), *torch.autograd.grad(y, [x, *layer.parameters()], upstream)]
 
 
@@ -80,6 +80,18 @@ def test_tensors_that_are_not_contiguous():
     assert_exact(layer, nn.Conv2d(4, 6, 5, padding=2), torch.randn(2, 4, 9, 9).to(memory_format=torch.channels_last))
 
 
+@pytest.mark.parametrize("layer", [Conv2dSame(8, 6, 5, 2), ConvTranspose2dStride2(8, 6, 16, 7)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_only_the_results_are_rounded(layer, dtype):
+    x = torch.randn(2, 8, 12, 9).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        values = run(layer, x.to(dtype))
+    assert [value.dtype for value in values] == [torch.bfloat16, dtype, torch.float32, torch.float32]
+    for value, exact in zip(values, run(deepcopy(layer).double(), x.double()), strict=True):
+        half_a_digit = 2**-8 if value.dtype == torch.bfloat16 else TOLERANCE
+        assert float((value - exact).abs().max()) <= half_a_digit * float(exact.abs().max())
+
+
 @pytest.mark.parametrize("layer", [Conv2dSame(2, 3, 3, 2), ConvTranspose2dStride2(2, 3, 4, 1)])
 def test_second_derivatives(layer):
     """As the R1 penalty takes them: of the norm of a gradient."""
@@ -117,7 +129,7 @@ def test_only_where_it_may(layer):
 
     x = torch.randn(1, 3, 8, 8)
     assert taken(x)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.float16):
         assert not taken(x)
     with fast(False):
         assert not taken(x)
@@ -154,3 +166,12 @@ def test_kept_kernels_follow_their_weight(monkeypatch):
     layer(x)
     layer(x)
     assert calls.count("kernels") == 4
+
+
+def test_weights_without_a_version_are_not_kept():
+    with torch.inference_mode(), fourier.kept_kernels():
+        layer, x = Conv2dSame(2, 3, 5), torch.randn(1, 2, 8, 8)
+        first = layer(x)
+        layer.weight.mul_(2)
+        layer.bias.mul_(2)
+        assert torch.equal(layer(x), 2 * first)

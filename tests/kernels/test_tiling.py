@@ -25,9 +25,15 @@ def test_large_maps_and_many_channels_pay():
 
 
 def test_larger_maps_take_larger_tiles():
-    tiles = [tiling.best_tile(1, (128, 640), (side, side), 5, 25) for side in (4, 32, 128)]
+    tiles = [tiling.best_tile(1, (128, 640), (side, side), 5, 25, False) for side in (4, 32, 128)]
     assert tiles == [None, *sorted(tiles[1:])]
     assert len(set(tiles)) == 3
+
+
+def test_against_a_direct_convolution_in_bfloat16_it_pays_later():
+    sides = range(4, 100, 4)
+    single, half = ([tiling.same((1, 64, side, side), 320, 5, 2, kind) for side in sides] for kind in (False, True))
+    assert [how is None for how in single].index(False) < [how is None for how in half].index(False)
 
 
 def test_a_convolution_that_does_not_double_the_size_has_no_tiling():
