@@ -111,7 +111,7 @@ def _patches(x: Tensor, tiling: Tiling) -> list[Tensor]:
 def kept_kernels() -> Iterator[None]:
     """Inside, the spectra of a weight's kernels are kept from its first use until it changes, if they are not too many.
 
-    They take several times the memory of the weight, and their computation half of the time for a few small maps.
+    They take several times the memory of the weight; over a few small maps they are a good part of the work.
     """
     token = _kept.set({})
     try:

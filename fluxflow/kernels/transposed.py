@@ -34,8 +34,8 @@ def four_convolutions(x: Tensor, weight: Tensor, bias: Tensor | None, padding: i
     return F.pixel_shuffle(torch.stack(phases, 2).flatten(1, 2), 2)
 
 
-def as_one_convolution(x: Tensor, weight: Tensor, padding: int) -> tuple[Tensor, Tensor]:
-    """The padded input and the kernel of the stride-1 convolution whose pixel shuffle is the transposed one."""
+def one_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    """The same."""
     half, odd = weight.shape[-1] // 2, padding % 2
     before = half - 1 - padding // 2
     margin = (before, 2 * half - 2 - padding - before + odd)
@@ -46,10 +46,6 @@ def as_one_convolution(x: Tensor, weight: Tensor, padding: int) -> tuple[Tensor,
             taps = _taps(rows, 3, column, padding).transpose(0, 1)
             room = (odd * column, odd * (1 - column), odd * row, odd * (1 - row))
             phases.append(F.pad(taps, room))
-    return F.pad(x, margin * 2), torch.stack(phases, 1).flatten(0, 1)
-
-
-def one_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-    """The same."""
-    x, kernel = as_one_convolution(x, weight, padding)
-    return F.pixel_shuffle(F.conv2d(x, kernel, None if bias is None else bias.repeat_interleave(4)), 2)
+    kernel = torch.stack(phases, 1).flatten(0, 1)
+    y = F.conv2d(F.pad(x, margin * 2), kernel, None if bias is None else bias.repeat_interleave(4))
+    return F.pixel_shuffle(y, 2)
