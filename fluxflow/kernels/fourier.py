@@ -28,7 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fluxflow.kernels import enabled, native
+from fluxflow.kernels import native, products
+from fluxflow.kernels.products import multiply
 from fluxflow.kernels.tiling import Tiling, Windows
 
 Direct = Callable[[Tensor, Tensor], Tensor]  # of input and weight
@@ -67,14 +68,13 @@ def tiling_for(x: Tensor, weight: Tensor, tiling_of: Callable[..., Tiling | None
         tiling_of: a function of tiling.py.
         sizes: its arguments after the shape of the input.
     """
-    plain = type(x) is Tensor and type(weight) in (Tensor, torch.nn.Parameter)  # those of subclasses may have no memory
     autocast = torch.is_autocast_enabled("cpu")
     dtypes = (torch.float32, torch.bfloat16) if _bfloat16() else () if autocast else (torch.float32,)
-    known = x.device.type == weight.device.type == "cpu" and x.dtype in dtypes and weight.dtype == torch.float32
-    if not (plain and known and enabled()) or x.numel() == 0 or torch.compiler.is_compiling():
+    if x.dtype not in dtypes or weight.dtype != torch.float32 or x.numel() == 0 or not native.takes(x, weight):
         return None
     tiling = tiling_of(tuple(x.shape), *sizes, bfloat16=_bfloat16())
-    return None if tiling is None or library(tiling.taps, tiling.tile) is None else tiling
+    have = tiling is not None and None not in (library(tiling.taps, tiling.tile), products.library())
+    return tiling if have else None
 
 
 def _bfloat16() -> bool:
@@ -137,9 +137,9 @@ def _grad_kernels(grad_tiles: list[Tensor], patches: list[Tensor], tiling: Tilin
     """The gradient of what `_analyse` made of kernels, a sum over all tiles."""
     pairs = zip(patches, grad_tiles) if tiling.channels_first else zip(grad_tiles, patches)
     (left, right), *others = ((left, right.mT) for left, right in pairs)
-    grad = torch.bmm(left, right)
+    grad = multiply(left, right)
     for left, right in others:
-        grad.baddbmm_(left, right)
+        multiply(left, right, grad, grad)
     return grad
 
 
@@ -154,7 +154,7 @@ class _Correlation(torch.autograd.Function):
             for kernels, tiles in tiling.chunks():
                 spectra = _kernels(weight, kernels, tiling)
                 for chunk, where in zip(patches, tiles, strict=True):
-                    _synthesise("tiles", torch.bmm(spectra, chunk), y, where, tiling)
+                    _synthesise("tiles", multiply(spectra, chunk), y, where, tiling)
         y = y[..., : tiling.size[0], : tiling.size[1]].contiguous()
         y = y if bias is None else y.add_(bias[:, None, None])
         return y.bfloat16() if _bfloat16() else y
@@ -187,7 +187,7 @@ def _gradients(tiling: Tiling, x: Tensor, weight: Tensor, grad: Tensor, wanted: 
         if needs_x:
             spectra = _kernels(weight, kernels, tiling).mT
             for grad_chunk, of_tiles in zip(grad_patches, grad_tiles, strict=True):
-                grad_chunk.baddbmm_(spectra, of_tiles)
+                multiply(spectra, of_tiles, grad_chunk, grad_chunk)
         if grad_weight is not None:
             _synthesise("kernels", _grad_kernels(grad_tiles, patches, tiling), grad_weight, kernels, tiling)
     return _from_patches(grad_patches, x, tiling) if needs_x else None, grad_weight

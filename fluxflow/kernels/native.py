@@ -17,6 +17,11 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from fluxflow.kernels import enabled
+
 log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
@@ -88,3 +93,9 @@ def library(source: str, *defined: str) -> ctypes.CDLL | None:
             )
         failures.append(error)
         return None
+
+
+def takes(*tensors: Tensor) -> bool:
+    """Whether compiled C may work on these tensors; those of subclasses may have no memory."""
+    plain = all(type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" for x in tensors)
+    return plain and enabled() and not torch.compiler.is_compiling()

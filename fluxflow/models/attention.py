@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fluxflow.kernels.linear import Linear, linear
+
 
 def split_heads(x: Tensor, parts: int, heads: int) -> Tensor:
     """Projections side by side, [B, T, parts·D], by part and head: [parts, B, heads, T, D / heads]."""
@@ -74,11 +76,11 @@ class SelfAttention(nn.Module):
         self.n_head = n_head
         self.q_proj = nn.Linear(d_model, d_model)
         self.kv_proj = nn.Linear(d_model, 2 * d_model)
-        self.out_proj = nn.Linear(d_model, d_model)
+        self.out_proj = Linear(d_model, d_model)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         weight = torch.cat([self.q_proj.weight, self.kv_proj.weight])  # one product in place of two
-        qkv = split_heads(F.linear(x, weight, torch.cat([self.q_proj.bias, self.kv_proj.bias])), 3, self.n_head)
+        qkv = split_heads(linear(x, weight, torch.cat([self.q_proj.bias, self.kv_proj.bias])), 3, self.n_head)
         q, k = rotate(qkv[:2], *rotary)
         return self.out_proj(attend(q, k, qkv[2]))
 

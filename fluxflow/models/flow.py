@@ -12,6 +12,7 @@ from fluxflow.errors import ConfigError
 from fluxflow.kernels.bezier import bezier
 from fluxflow.kernels.conv import Conv2dSame
 from fluxflow.kernels.layout import for_convolutions
+from fluxflow.kernels.linear import Linear, linear
 from fluxflow.models.activations import (
     IDENTITY_MIDDLE,
     IDENTITY_POINTS,
@@ -43,7 +44,7 @@ def run_pillars(pillars: Sequence[nn.Module], x: Tensor) -> Tensor:
     linears = ([layer for layer in pillar.modules() if isinstance(layer, nn.Linear)] for pillar in pillars)
     for layers in zip(*linears, strict=True):
         weight, bias = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
-        x = F.silu(torch.baddbmm(bias[:, None], x, weight.mT))
+        x = F.silu(linear(x, weight, bias))
     return x.view(shape)
 
 
@@ -76,7 +77,7 @@ class FlowBlock(nn.Module):
         self.norm2 = LayerNorm(d_model)
         self.norm3 = LayerNorm(d_model)
         self.p0, self.p1, self.p2, self.p3 = (pillar(d_model) for _ in range(4))
-        self.ffn = nn.Sequential(nn.Linear(d_model, d_model))
+        self.ffn = nn.Sequential(Linear(d_model, d_model))
         if pillar_text:
             self.film_p0, self.film_p1, self.film_p2, self.film_p3 = (nn.Linear(d_model, 2 * d_model) for _ in range(4))
             self.pillar_cross_attn = CrossAttention(d_model)
@@ -184,8 +185,8 @@ class FluxFlowProcessor(nn.Module):
         self.checkpointing, self.layout = checkpointing, LAYOUTS[layout]
         kind = version_of(version)
         channels = vae_dim + kind.context_channels
-        self.vae_to_dmodel = nn.Linear(channels, d_model)
-        self.dmodel_to_vae = nn.Linear(d_model, channels)
+        self.vae_to_dmodel = Linear(channels, d_model)
+        self.dmodel_to_vae = Linear(d_model, channels)
         self.ctx_mixer = ContextAttentionMixer(d_model, max(1, d_model // 128))
         self.text_proj = nn.Linear(embedding_size, d_model)
         self.time_embed = nn.Sequential(

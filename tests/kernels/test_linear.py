@@ -1,0 +1,79 @@
+"""Linear layers in compiled C, and their gradients of both orders, against PyTorch in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fluxflow.kernels import fast, products
+from fluxflow.kernels import linear as kernels
+from fluxflow.kernels.linear import Linear, linear
+
+TOLERANCE = 2e-6  # of the largest value
+SIZES = st.integers(1, 80)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Layers take the compiled form on processors of all makers."""
+    if products.library() is None:
+        pytest.skip("needs a C compiler")
+    monkeypatch.setattr(kernels, "pays", lambda: True)
+
+
+def assert_same(found, exact):
+    for value, reference in zip(found, exact, strict=True):
+        assert value.shape == reference.shape
+        assert float((value - reference).detach().abs().max()) <= TOLERANCE * float(reference.detach().abs().max())
+
+
+def run(function, *inputs):
+    """The output, the gradients of the inputs, and those of a function of these gradients."""
+    inputs = [each.detach().requires_grad_() for each in inputs]
+    y = function(*inputs)
+    first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
+    second = torch.autograd.grad(sum(each.square().sum() for each in first), inputs)
+    plain = torch.autograd.grad(function(*inputs).square().sum(), inputs)
+    return [y, *first, *plain], second
+
+
+@pytest.mark.usefixtures("compiled")
+@settings(max_examples=25, deadline=None)
+@given(sizes=st.tuples(st.integers(128, 300), SIZES, SIZES), batch=st.integers(1, 3))
+def test_one_layer(sizes, batch):
+    tokens, width, outputs = sizes
+    inputs = torch.randn(batch, tokens, width), torch.randn(outputs, width), torch.randn(outputs)
+    (found, second), (exact, exact_second) = run(linear, *inputs), run(F.linear, *(each.double() for each in inputs))
+    assert_same(found, exact)
+    for value, reference in zip(second, exact_second, strict=True):
+        assert float((value - reference).norm()) <= 1e-5 * float(reference.norm())
+
+
+@pytest.mark.usefixtures("compiled")
+@settings(max_examples=15, deadline=None)
+@given(sizes=st.tuples(st.integers(128, 300), SIZES, SIZES), layers=st.integers(2, 4), shared=st.booleans())
+def test_several_layers(sizes, layers, shared):
+    """On inputs of their own, or all on one."""
+    tokens, width, outputs = sizes
+    x = torch.randn(1 if shared else layers, tokens, width).expand(layers, -1, -1)
+    inputs = x, torch.randn(layers, outputs, width), torch.randn(layers, outputs)
+
+    def each(x, weight, bias):
+        return torch.stack([F.linear(*one) for one in zip(x, weight, bias, strict=True)])
+
+    assert_same(run(linear, *inputs)[0], run(each, *(each.double() for each in inputs))[0])
+
+
+@pytest.mark.usefixtures("compiled")
+def test_when_it_is_taken():
+    layer, x = Linear(8, 6), torch.randn(2, 128, 8)
+    assert type(layer(x).grad_fn.next_functions[0][0]).__name__ == "_LinearBackward"
+    plain = [layer(x[:1, :9]), layer.double()(x.double())]
+    layer.float()
+    with fast(False):
+        plain.append(layer(x))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain.append(layer(x))
+        assert plain[-1].dtype == torch.bfloat16
+    assert all("_Linear" not in type(y.grad_fn.next_functions[0][0]).__name__ for y in plain)
