@@ -2,15 +2,15 @@
 
    The compiler is told TAPS, the side of a kernel, and TILE, that of the outputs that are computed together. Windows are
    patches of the input (SIDE² numbers), kernels (TAPS²) or tiles of the output (TILE²), seen as SIDE² with zeros in the
-   rest. A spectrum is PRODUCTS numbers: the three that Gauss's product takes of each complex frequency of a half plane,
-   and one of those four that are real. LANES windows are transformed at once, first along their rows, then along their
+   rest. A spectrum is NUMBERS of them: the frequencies of a half plane, first the four that are real, then the real and
+   the imaginary part of each other. LANES windows are transformed at once, first along their rows, then along their
    columns, by products with `basis`, where symmetry saves half of the operations. */
 
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
-enum { SIDE = TILE + TAPS - TAPS % 2, HALF = SIDE / 2, PRODUCTS = 4 + 3 * (SIDE * SIDE - 4) / 2, LANES = 16 };
+enum { SIDE = TILE + TAPS - TAPS % 2, HALF = SIDE / 2, NUMBERS = SIDE * SIDE, LANES = 16 };
 enum kind { PATCH, KERNEL, OUTPUT };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -80,23 +80,19 @@ INLINE void transform_adjoint(const lanes *in, lanes *out, int n, int in_step, i
 /* An output weighs a frequency by its share in the inverse transform; one that is complex stands for its conjugate too. */
 static const float share = 1.0f / (SIDE * SIDE);
 
-/* The three numbers for Gauss's product of the frequency r + i·√−1; by default for an OUTPUT. */
-INLINE void combine(enum kind kind, lanes r, lanes i, lanes *t)
+/* The frequency r + i·√−1 as it is kept. Kernels are kept conjugated, which makes a product a correlation, and so is
+   what gradients are analysed to: then their products, too, conjugate nothing. */
+INLINE void keep(enum kind kind, lanes r, lanes i, lanes *kept)
 {
-    switch (kind) {
-    case PATCH: t[0] = r + i, t[1] = r, t[2] = i; break;
-    case KERNEL: t[0] = r, t[1] = -i - r, t[2] = r - i; break; /* of the conjugate, which makes it a correlation */
-    default: t[0] = 2 * share * (r + i), t[1] = 2 * share * i, t[2] = -2 * share * r; break;
-    }
+    const float scale = kind == OUTPUT ? 2 * share : 1.0f;
+    kept[0] = scale * r, kept[1] = kind == PATCH ? i : -scale * i;
 }
 
-INLINE void combine_adjoint(enum kind kind, const lanes *t, lanes *r, lanes *i)
+/* The adjoint, for what is kept of a gradient, or of an output. */
+INLINE void keep_adjoint(enum kind kind, const lanes *kept, lanes *r, lanes *i)
 {
-    switch (kind) {
-    case PATCH: *r = t[0] + t[1], *i = t[0] + t[2]; break;
-    case KERNEL: *r = t[0] - t[1] + t[2], *i = -t[1] - t[2]; break;
-    default: *r = 2 * share * (t[0] - t[2]), *i = 2 * share * (t[0] + t[1]); break;
-    }
+    const float scale = kind == OUTPUT ? 2 * share : 1.0f;
+    *r = scale * kept[0], *i = kind == PATCH ? -kept[1] : scale * kept[1];
 }
 
 INLINE float *put(lanes value, float *to, int64_t step, int count)
@@ -110,9 +106,9 @@ INLINE float *put(lanes value, float *to, int64_t step, int count)
 
 INLINE float *put_complex(enum kind kind, lanes r, lanes i, float *to, int64_t step, int count)
 {
-    lanes t[3];
-    combine(kind, r, i, t);
-    return put(t[2], put(t[1], put(t[0], to, step, count), step, count), step, count);
+    lanes kept[2];
+    keep(kind, r, i, kept);
+    return put(kept[1], put(kept[0], to, step, count), step, count);
 }
 
 INLINE const float *get(const float *from, lanes *value, int64_t step, int count)
@@ -127,23 +123,22 @@ INLINE const float *get(const float *from, lanes *value, int64_t step, int count
 
 INLINE const float *get_complex(enum kind kind, const float *from, lanes *r, lanes *i, int64_t step, int count)
 {
-    lanes t[3];
-    from = get(get(get(from, t, step, count), t + 1, step, count), t + 2, step, count);
-    combine_adjoint(kind, t, r, i);
+    lanes kept[2];
+    from = get(get(from, kept, step, count), kept + 1, step, count);
+    keep_adjoint(kind, kept, r, i);
     return from;
 }
 
 #define AT(u, v) sums[(u) * SIDE + (v)]
 
-/* Writes the products of a half plane from the sums over cosines and sines of both directions. */
+/* Writes the numbers of a half plane from the sums over cosines and sines of both directions. */
 INLINE void split(enum kind kind, const lanes *sums, float *to, int64_t step, int count)
 {
     const float real = kind == OUTPUT ? share : 1.0f;
-    for (int v = 0; v <= HALF; v += HALF) {
-        to = put(real * AT(0, v), to, step, count);
-        to = put(real * AT(HALF, v), to, step, count);
+    for (int v = 0; v <= HALF; v += HALF)
+        for (int u = 0; u <= HALF; u += HALF) to = put(real * AT(u, v), to, step, count);
+    for (int v = 0; v <= HALF; v += HALF)
         for (int u = 1; u < HALF; u++) to = put_complex(kind, AT(u, v), -AT(HALF + u, v), to, step, count);
-    }
     for (int v = 1; v < HALF; v++) {
         for (int u = 0; u <= HALF; u += HALF) to = put_complex(kind, AT(u, v), -AT(u, HALF + v), to, step, count);
         for (int u = 1; u < HALF; u++) {
@@ -158,16 +153,16 @@ INLINE void split_adjoint(enum kind kind, const float *from, int64_t step, int c
 {
     const float real = kind == OUTPUT ? share : 1.0f;
     lanes r, i, mirrored_r, mirrored_i;
-    for (int v = 0; v <= HALF; v += HALF) {
+    for (int v = 0; v <= HALF; v += HALF)
         for (int u = 0; u <= HALF; u += HALF) {
             from = get(from, &r, step, count);
             AT(u, v) = real * r;
         }
+    for (int v = 0; v <= HALF; v += HALF)
         for (int u = 1; u < HALF; u++) {
             from = get_complex(kind, from, &r, &i, step, count);
             AT(u, v) = r, AT(HALF + u, v) = -i;
         }
-    }
     for (int v = 1; v < HALF; v++) {
         for (int u = 0; u <= HALF; u += HALF) {
             from = get_complex(kind, from, &r, &i, step, count);
@@ -208,7 +203,7 @@ INLINE group group_at(int64_t next, int64_t inner)
             }                                                                  \
     }
 
-/* The spectra of the windows in a tensor, [PRODUCTS, outer_count, inner_count]. */
+/* The spectra of the windows in a tensor, [NUMBERS, outer_count, inner_count]. */
 INLINE void analyse(enum kind kind, int n, int size, const float *tensor, float *spectra, const windows *where, int threads)
 {
     const int64_t inner = where->inner_count, step = where->outer_count * inner;

@@ -1,19 +1,18 @@
 """Convolutions by tiles in the frequency domain, for large kernels over large maps on CPU.
 
-The discrete Fourier transform of a patch turns its correlation with a kernel into a product at each frequency
+The discrete Fourier transform F of a patch x turns its correlation with a kernel k into a product at each frequency
 (Nussbaumer, "Fast Fourier Transform and Convolution Algorithms", 1981; Mathieu et al., 2013), summed over the channels
-by a matrix product. What is real has one number at frequencies 0 and N/2, and conjugate pairs elsewhere; the product of
-two complex numbers takes three real ones (Gauss):
+by a matrix product of complex numbers (products.c):
 
-    t₁ = k_r·(x_r + x_i)    t₂ = x_r·(k_i − k_r)    t₃ = x_i·(k_r + k_i)        y_r = t₁ − t₃    y_i = t₁ + t₂
+    y = F⁻¹( conj(F·k) ⊙ F·x )
 
-Together that is y = Cᵀ·((B·k) ⊙ (A·x)) with constant real matrices A, B and C, as in Winograd's algorithms, but with
-the accuracy of direct summation. In tiles of 8×8, kernels of 9×9 take a fourteenth of the multiplications and those of
-5×5 a seventh. It is linear in x and in k, so that gradients take the same matrices:
+That is exact as direct summation is, unlike Winograd's algorithms. In tiles of 8×8, kernels of 9×9 take a fourteenth of
+the multiplications and those of 5×5 a seventh. It is linear in x and in k, so that gradients take the same; with * for
+an adjoint and g the conjugate of (F⁻¹)*·∂L/∂y,
 
-    ∂L/∂x = Aᵀ·((B·k) ⊙ (C·∂L/∂y))        ∂L/∂k = Bᵀ·((C·∂L/∂y) ⊙ (A·x))
+    ∂L/∂x = F*·conj( conj(F·k) ⊙ g )        ∂L/∂k = F*·( g ⊙ F·x )
 
-fourier.c applies A, B, C and their transposes; where a tensor has its patches, kernels and tiles says tiling.py. Under
+fourier.c applies F, F⁻¹ and their adjoints; where a tensor has its patches, kernels and tiles says tiling.py. Under
 autocast to bfloat16 all of it stays in float32, and only the results are rounded.
 """
 
@@ -34,7 +33,8 @@ from fluxflow.kernels.tiling import Tiling, Windows
 
 Direct = Callable[[Tensor, Tensor], Tensor]  # of input and weight
 KINDS = ("patches", "kernels", "tiles")
-KEPT = 1 << 25  # numbers of a weight's spectra up to which they may be kept
+SAVED = 1 << 24  # numbers of a weight's spectra up to which the backward finds those of the forward
+KEPT = 1 << 25  # and up to which `kept_kernels` keeps them
 Kept = dict[tuple[int, ...], tuple[Tensor, int, Tensor]]  # a weight, its version, spectra
 _kept: ContextVar[Kept | None] = ContextVar("kept", default=None)
 
@@ -90,8 +90,8 @@ def _call(verb: str, kind: str, source: Tensor, target: Tensor, where: Windows, 
 
 
 def _analyse(kind: str, tensor: Tensor, where: Windows, tiling: Tiling) -> Tensor:
-    """The spectra of windows of a contiguous tensor, [products, outer, inner]."""
-    spectra = tensor.new_empty(tiling.products, len(where.outer), len(where.inner))
+    """The spectra of windows of a contiguous tensor, [numbers, outer, inner]."""
+    spectra = tensor.new_empty(tiling.numbers, len(where.outer), len(where.inner))
     _call("analyse", kind, tensor, spectra, where, tiling)
     return spectra
 
@@ -105,6 +105,24 @@ def _patches(x: Tensor, tiling: Tiling) -> list[Tensor]:
     """The spectra of the patches of the input, in chunks."""
     padded = F.pad(x, tiling.margins).contiguous()
     return [_analyse("patches", padded, where, tiling) for where in tiling.patch_chunks()]
+
+
+def _product(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
+    """The matrix product at each frequency, added to `plus` in place if it is given."""
+    y = a.new_empty(*a.shape[:2], b.shape[2]) if plus is None else plus
+    for of_kind in (_real, _complex):
+        multiply(of_kind(a), of_kind(b), None if plus is None else of_kind(plus), of_kind(y))
+    return y
+
+
+def _real(spectra: Tensor) -> Tensor:
+    """The four frequencies that are."""
+    return spectra[:4]
+
+
+def _complex(spectra: Tensor) -> Tensor:
+    """The others, [frequencies, real and imaginary part, outer, inner]."""
+    return spectra[4:].unflatten(0, (-1, 2))
 
 
 @contextmanager
@@ -121,9 +139,9 @@ def kept_kernels() -> Iterator[None]:
 
 
 def _kernels(weight: Tensor, where: Windows, tiling: Tiling) -> Tensor:
-    """The spectra of kernels, [products, outputs, channels]."""
-    kept, count = _kept.get(), tiling.products * len(tiling.patches.outer) * tiling.outputs * len(tiling.parts)
-    if kept is None or count > KEPT or weight.is_inference():  # which does not tell when it changes
+    """The spectra of kernels, [numbers, outputs, channels]."""
+    kept = _kept.get()
+    if kept is None or tiling.kernel_numbers > KEPT or weight.is_inference():  # which does not tell when it changes
         spectra = _analyse("kernels", weight, where, tiling)
     else:
         key = weight.data_ptr(), where.outer.data_ptr(), where.inner.data_ptr()
@@ -137,45 +155,50 @@ def _grad_kernels(grad_tiles: list[Tensor], patches: list[Tensor], tiling: Tilin
     """The gradient of what `_analyse` made of kernels, a sum over all tiles."""
     pairs = zip(patches, grad_tiles) if tiling.channels_first else zip(grad_tiles, patches)
     (left, right), *others = ((left, right.mT) for left, right in pairs)
-    grad = multiply(left, right)
+    grad = _product(left, right)
     for left, right in others:
-        multiply(left, right, grad, grad)
+        _product(left, right, grad)
     return grad
 
 
 class _Correlation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tiling: Tiling, direct: Direct) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.tiling, ctx.direct = tiling, direct
+        saved = [x, weight]
         with torch.autocast("cpu", enabled=False):
             patches, weight = _patches(x.float(), tiling), weight.contiguous()
             y = weight.new_empty(len(x), tiling.outputs, *tiling.covered)
             for kernels, tiles in tiling.chunks():
                 spectra = _kernels(weight, kernels, tiling)
+                if ctx.needs_input_grad[0] and tiling.kernel_numbers <= SAVED:
+                    saved.append(spectra)
                 for chunk, where in zip(patches, tiles, strict=True):
-                    _synthesise("tiles", multiply(spectra, chunk), y, where, tiling)
+                    _synthesise("tiles", _product(spectra, chunk), y, where, tiling)
+        ctx.save_for_backward(*saved)
+        ctx.tiling, ctx.direct = tiling, direct
         y = y[..., : tiling.size[0], : tiling.size[1]].contiguous()
         y = y if bias is None else y.add_(bias[:, None, None])
         return y.bfloat16() if _bfloat16() else y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        x, weight, *spectra = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         grad = grad.float()
         with torch.autocast("cpu", enabled=False):
             if torch.is_grad_enabled():  # somebody will differentiate these gradients again
                 grads = _differentiable(ctx.direct, x, weight, grad, (needs_x, needs_weight))
             else:
-                grads = _gradients(ctx.tiling, x, weight, grad, (needs_x, needs_weight))
+                grads = _gradients(ctx.tiling, x, weight, spectra, grad, (needs_x, needs_weight))
         return *grads, grad.sum((0, 2, 3)) if needs_bias else None, None, None
 
 
 Gradients = tuple[Tensor | None, Tensor | None]  # of input and weight, where they are wanted
 
 
-def _gradients(tiling: Tiling, x: Tensor, weight: Tensor, grad: Tensor, wanted: tuple[bool, bool]) -> Gradients:
+def _gradients(
+    tiling: Tiling, x: Tensor, weight: Tensor, saved: list[Tensor], grad: Tensor, wanted: tuple[bool, bool]
+) -> Gradients:
     needs_x, needs_weight = wanted
     patches, weight = _patches(x.float(), tiling), weight.contiguous()
     grad_patches = [torch.zeros_like(chunk) for chunk in patches] if needs_x else []
@@ -185,9 +208,9 @@ def _gradients(tiling: Tiling, x: Tensor, weight: Tensor, grad: Tensor, wanted: 
     for kernels, tiles in tiling.chunks():
         grad_tiles = [_analyse("tiles", grad, where, tiling) for where in tiles]
         if needs_x:
-            spectra = _kernels(weight, kernels, tiling).mT
+            spectra = (saved.pop(0) if saved else _kernels(weight, kernels, tiling)).mT
             for grad_chunk, of_tiles in zip(grad_patches, grad_tiles, strict=True):
-                multiply(spectra, of_tiles, grad_chunk, grad_chunk)
+                _product(spectra, of_tiles, grad_chunk)
         if grad_weight is not None:
             _synthesise("kernels", _grad_kernels(grad_tiles, patches, tiling), grad_weight, kernels, tiling)
     return _from_patches(grad_patches, x, tiling) if needs_x else None, grad_weight

@@ -1,25 +1,43 @@
-/* Batches of float32 matrix products for products.py, by blocks of ROWS × COLUMNS sums that stay in registers. */
+/* Batches of float32 matrix products for products.py, by blocks of sums that stay in registers. The product of complex
+   numbers takes three of real ones (Gauss):
+
+       s = a_r·(b_r + b_i)        c_r = s − b_i·(a_r + a_i)        c_i = s − b_r·(a_r − a_i) */
 
 #include <stdint.h>
 #include <string.h>
 
 #if defined __AVX512F__
-enum { WIDTH = 16, ROWS = 8 };
+enum { WIDTH = 16, ROWS = 8, COMPLEX_ROWS = 4, COMPLEX_VECTORS = 2 };
 #elif defined __AVX__
-enum { WIDTH = 8, ROWS = 6 };
+enum { WIDTH = 8, ROWS = 6, COMPLEX_ROWS = 4, COMPLEX_VECTORS = 1 };
 #else
-enum { WIDTH = 4, ROWS = 8 };
+enum { WIDTH = 4, ROWS = 8, COMPLEX_ROWS = 4, COMPLEX_VECTORS = 2 };
 #endif
-enum { COLUMNS = 2 * WIDTH, DEPTH = 256, LINE = 16, AHEAD = 24 };
+enum { VECTORS = 2, COLUMNS = VECTORS * WIDTH, DEPTH = 256, LINE = 16, AHEAD = 24 };
 
 #define INLINE static inline __attribute__((always_inline))
 typedef float vector __attribute__((vector_size(4 * WIDTH)));
 
-/* Matrices in a tensor: the distances from one to the next, from row to row and from column to column. */
+/* Matrices in a tensor, and the distances from one to the next, from the real part to the imaginary one, from row to row
+   and from column to column. */
 typedef struct {
     float *data;
-    int64_t next, row, column;
+    int64_t next, part, row, column;
 } matrices;
+
+/* What begins at a matrix, row and column; nothing stays nothing. */
+INLINE matrices from(matrices m, int64_t matrix, int64_t row, int64_t column)
+{
+    if (m.data) m.data += matrix * m.next + row * m.row + column * m.column;
+    return m;
+}
+
+INLINE vector load(const float *p)
+{
+    vector v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
 
 /* Asks for numbers of `a` that will be needed soon: a line each of the rows after these, or a later column. */
 INLINE void prefetch(int rows, int64_t k, const float *a, int64_t row, int64_t column)
@@ -30,82 +48,129 @@ INLINE void prefetch(int rows, int64_t k, const float *a, int64_t row, int64_t c
         for (int r = 0; r < rows; r++) __builtin_prefetch(a + (r + rows) * row);
 }
 
-/* c[r][v] = plus[r][v] + Σ_k a[r][k] · b[k][v] for some rows and vectors of columns; `plus` may be c, or null. */
-INLINE void block(int rows, int vectors, int64_t depth, const float *a, int64_t a_row, int64_t a_column, const float *b,
-                  int64_t b_row, const float *plus, int64_t plus_row, float *c, int64_t c_row)
+typedef vector sums[2][ROWS][VECTORS]; /* real and imaginary, of rows and vectors of columns */
+
+/* Σ_k a[r][k] · b[k][v]. */
+INLINE void sum_real(int rows, int vectors, int64_t depth, matrices a, matrices b, sums sum)
 {
-    vector sums[ROWS][2] = {0}, right[2];
-    for (int64_t k = 0; k < depth; k++, a += a_column, b += b_row) {
-        prefetch(rows, k, a, a_row, a_column);
-        for (int v = 0; v < vectors; v++) memcpy(&right[v], b + v * WIDTH, sizeof right[v]);
+    vector total[ROWS][VECTORS] = {0}, right[VECTORS];
+    for (int64_t k = 0; k < depth; k++, a.data += a.column, b.data += b.row) {
+        prefetch(rows, k, a.data, a.row, a.column);
+        for (int v = 0; v < vectors; v++) right[v] = load(b.data + v * WIDTH);
         for (int r = 0; r < rows; r++)
-            for (int v = 0; v < vectors; v++) sums[r][v] += a[r * a_row] * right[v];
+            for (int v = 0; v < vectors; v++) total[r][v] += a.data[r * a.row] * right[v];
+    }
+    memcpy(sum[0], total, sizeof total);
+}
+
+INLINE void sum_complex(int rows, int vectors, int64_t depth, matrices a, matrices b, sums sum)
+{
+    vector shared[COMPLEX_ROWS][VECTORS] = {0}, less_r[COMPLEX_ROWS][VECTORS] = {0}, less_i[COMPLEX_ROWS][VECTORS] = {0};
+    for (int64_t k = 0; k < depth; k++, a.data += a.column, b.data += b.row) {
+        prefetch(rows, k, a.data, a.row, a.column);
+        prefetch(rows, k, a.data + a.part, a.row, a.column);
+        vector b_r[VECTORS], b_i[VECTORS], both[VECTORS];
+        for (int v = 0; v < vectors; v++) {
+            b_r[v] = load(b.data + v * WIDTH);
+            b_i[v] = load(b.data + b.part + v * WIDTH);
+            both[v] = b_r[v] + b_i[v];
+        }
+        for (int r = 0; r < rows; r++) {
+            const float a_r = a.data[r * a.row], a_i = a.data[a.part + r * a.row];
+            for (int v = 0; v < vectors; v++) {
+                shared[r][v] += a_r * both[v];
+                less_r[r][v] += (a_r + a_i) * b_i[v];
+                less_i[r][v] += (a_r - a_i) * b_r[v];
+            }
+        }
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) {
-            vector sum = {0};
-            if (plus) memcpy(&sum, plus + r * plus_row + v * WIDTH, sizeof sum);
-            sum += sums[r][v];
-            memcpy(c + r * c_row + v * WIDTH, &sum, sizeof sum);
+            sum[0][r][v] = shared[r][v] - less_r[r][v];
+            sum[1][r][v] = shared[r][v] - less_i[r][v];
         }
 }
 
-/* The block of as many rows as are left, which the compiler wants to know. */
-INLINE void product(int64_t rows, int vectors, int64_t depth, const float *a, const matrices *as, const float *b,
-                    int64_t b_row, const float *plus, int64_t plus_row, float *c, int64_t c_row)
+/* c = plus + a · b for some rows and vectors of columns. */
+INLINE void block(int parts, int rows, int vectors, int64_t depth, matrices a, matrices b, matrices plus, matrices c)
 {
-    if (rows == ROWS)
-        block(ROWS, vectors, depth, a, as->row, as->column, b, b_row, plus, plus_row, c, c_row);
+    sums sum;
+    if (parts == 1)
+        sum_real(rows, vectors, depth, a, b, sum);
     else
-        block(1, vectors, depth, a, as->row, as->column, b, b_row, plus, plus_row, c, c_row);
+        sum_complex(rows, vectors, depth, a, b, sum);
+    for (int p = 0; p < parts; p++)
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++) {
+                const int64_t at = v * WIDTH;
+                if (plus.data) sum[p][r][v] += load(plus.data + p * plus.part + r * plus.row + at);
+                memcpy(c.data + p * c.part + r * c.row + at, &sum[p][r][v], sizeof(vector));
+            }
+}
+
+/* Rows and columns of one matrix, of both parts. */
+INLINE void copy(int parts, int64_t rows, int columns, matrices source, matrices target)
+{
+    for (int p = 0; p < parts; p++)
+        for (int j = 0; j < columns; j++)
+            for (int64_t i = 0; i < rows; i++)
+                target.data[p * target.part + i * target.row + j] =
+                    source.data[p * source.part + i * source.row + j * source.column];
 }
 
 /* Some columns of c, DEPTH terms at a time. Columns of b that do not lie side by side, or are fewer than `vectors` have,
-   are copied first; those of c are then written by way of a whole block. */
-INLINE void panel(int vectors, int columns, int64_t rows, int64_t depth, const float *a, const matrices *as,
-                  const float *b, const matrices *bs, const float *plus, int64_t plus_row, float *c, int64_t c_row)
+   are copied first; those of c and `plus` are then worked on in a copy of a block. */
+INLINE void panel(int parts, int vectors, int columns, int64_t rows, int64_t depth, matrices a, matrices b,
+                  matrices plus, matrices c)
 {
-    float copied[DEPTH * COLUMNS], whole[ROWS * COLUMNS];
-    const int partial = columns < vectors * WIDTH, copy = partial || bs->column != 1;
-    if (partial) memset(copied, 0, sizeof copied);
-    for (int64_t k = 0; k < depth; k += DEPTH, plus = c, plus_row = c_row) {
+    float right[2 * DEPTH * COLUMNS], left[2 * ROWS * COLUMNS];
+    const matrices copied = {right, 0, DEPTH * COLUMNS, COLUMNS, 1}, whole = {left, 0, ROWS * COLUMNS, COLUMNS, 1};
+    const int at_once = parts == 1 ? ROWS : COMPLEX_ROWS, partial = columns < vectors * WIDTH;
+    if (partial) memset(right, 0, sizeof right), memset(left, 0, sizeof left);
+    for (int64_t k = 0; k < depth; k += DEPTH, plus = c) {
         const int64_t now = depth - k < DEPTH ? depth - k : DEPTH;
-        const float *right = b + k * bs->row;
-        for (int j = 0; copy && j < columns; j++)
-            for (int64_t i = 0; i < now; i++) copied[i * COLUMNS + j] = right[i * bs->row + j * bs->column];
-        const int64_t right_row = copy ? COLUMNS : bs->row;
-        if (copy) right = copied;
+        matrices terms = from(b, 0, k, 0);
+        if (partial || b.column != 1) copy(parts, now, columns, terms, copied), terms = copied;
         for (int64_t r = 0, some; r < rows; r += some) {
-            const float *left = a + r * as->row + k * as->column, *before = plus ? plus + r * plus_row : plus;
-            float *to = c + r * c_row;
-            some = rows - r < ROWS ? 1 : ROWS;
-            if (partial) {
-                product(some, vectors, now, left, as, right, right_row, 0, 0, whole, COLUMNS);
-                for (int i = 0; i < some; i++)
-                    for (int j = 0; j < columns; j++)
-                        to[i * c_row + j] = whole[i * COLUMNS + j] + (before ? before[i * plus_row + j] : 0);
-            } else
-                product(some, vectors, now, left, as, right, right_row, before, plus_row, to, c_row);
+            const matrices factors = from(a, 0, r, k), before = from(plus, 0, r, 0), after = from(c, 0, r, 0);
+            some = rows - r < at_once ? 1 : at_once;
+            if (partial && before.data) copy(parts, some, columns, before, whole);
+            const matrices to = partial ? whole : after, base = partial && before.data ? whole : before;
+            if (some == 1)
+                block(parts, 1, vectors, now, factors, terms, base, to);
+            else
+                block(parts, at_once, vectors, now, factors, terms, base, to);
+            if (partial) copy(parts, some, columns, whole, after);
         }
+    }
+}
+
+INLINE void run(int parts, matrices a, matrices b, matrices plus, matrices c, int64_t count, int64_t rows,
+                int64_t columns, int64_t depth, int threads)
+{
+    const int vectors = parts == 1 ? VECTORS : COMPLEX_VECTORS, width = vectors * WIDTH;
+    const int64_t panels = (columns + width - 1) / width;
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t i = 0; i < count * panels; i++) {
+        const int64_t matrix = i / panels, first = i % panels * width;
+        const int some = columns - first < width ? (int)(columns - first) : width;
+        const matrices factors = from(a, matrix, 0, 0), terms = from(b, matrix, 0, first);
+        const matrices before = from(plus, matrix, 0, first), after = from(c, matrix, 0, first);
+        if (some > WIDTH)
+            panel(parts, vectors, some, rows, depth, factors, terms, before, after);
+        else
+            panel(parts, 1, some, rows, depth, factors, terms, before, after);
     }
 }
 
 /* c = plus + a · b for `count` matrices [rows, depth] · [depth, columns]; the columns of c lie side by side, as those of
    `plus` do, which may be c, or have no data. */
-void multiply(const matrices *a, const matrices *b, const matrices *plus, const matrices *c, int64_t count,
-              int64_t rows, int64_t columns, int64_t depth, int threads)
-{
-    const int64_t panels = (columns + COLUMNS - 1) / COLUMNS;
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t i = 0; i < count * panels; i++) {
-        const int64_t matrix = i / panels, first = i % panels * COLUMNS;
-        const int some = columns - first < COLUMNS ? (int)(columns - first) : COLUMNS;
-        const float *left = a->data + matrix * a->next, *right = b->data + matrix * b->next + first * b->column;
-        const float *before = plus->data ? plus->data + matrix * plus->next + first : 0;
-        float *to = c->data + matrix * c->next + first;
-        if (some > WIDTH)
-            panel(2, some, rows, depth, left, a, right, b, before, plus->row, to, c->row);
-        else
-            panel(1, some, rows, depth, left, a, right, b, before, plus->row, to, c->row);
+#define EXPORT(NAME, PARTS)                                                                                       \
+    void NAME(const matrices *a, const matrices *b, const matrices *plus, const matrices *c, int64_t count,       \
+              int64_t rows, int64_t columns, int64_t depth, int threads)                                          \
+    {                                                                                                             \
+        run(PARTS, *a, *b, *plus, *c, count, rows, columns, depth, threads);                                      \
     }
-}
+
+EXPORT(multiply_real, 1)
+EXPORT(multiply_complex, 2)

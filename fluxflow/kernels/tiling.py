@@ -20,7 +20,7 @@ from torch import Tensor
 TILES = (4, 8, 16)
 # As measured, in the time of a multiplication in a float32 matrix product: a multiplication of a direct convolution in
 # float32 and in bfloat16; what a number of a spectrum takes to be computed, written and read.
-DIRECT, DIRECT_BFLOAT16, TRANSFORM = 0.8, 0.45, 45
+DIRECT, DIRECT_BFLOAT16, TRANSFORM = 0.8, 0.45, 55
 CHUNK = 6_000_000  # numbers of an intermediate result, which should stay in the cache
 PATCHES = 128  # that are worked on at a time
 LANES = 16  # windows that fourier.c transforms at once
@@ -70,9 +70,14 @@ class Tiling(NamedTuple):
     channels_first: bool
 
     @property
-    def products(self) -> int:
-        """Numbers of a spectrum."""
-        return products_of(self.taps, self.tile)
+    def numbers(self) -> int:
+        """Real numbers of a spectrum."""
+        return patch_side(self.taps, self.tile) ** 2
+
+    @property
+    def kernel_numbers(self) -> int:
+        """Numbers of the spectra of all kernels."""
+        return self.numbers * len(self.patches.outer) * self.outputs * len(self.parts)
 
     def patch_chunks(self) -> list[Windows]:
         """Patches, so many at a time that spectra fit into the cache."""
@@ -81,7 +86,7 @@ class Tiling(NamedTuple):
     def chunks(self) -> Iterator[tuple[Windows, list[Windows]]]:
         """Kernels for some of the outputs, with their tiles in the chunks of the patches."""
         channels, patches = len(self.patches.outer), len(self.patches.inner)
-        at_once = max(1, CHUNK // (LANES * self.products * max(channels, min(patches, PATCHES)))) * LANES
+        at_once = max(1, CHUNK // (LANES * self.numbers * max(channels, min(patches, PATCHES)))) * LANES
         for kernels, tiles in self.parts:
             outputs = (kernels.inner if self.channels_first else kernels.outer).split(at_once)
             for some, places in zip(outputs, tiles.outer.split(at_once), strict=True):
@@ -94,11 +99,6 @@ class Tiling(NamedTuple):
 def patch_side(taps: int, tile: int) -> int:
     """Side of a patch, even."""
     return tile + taps - taps % 2
-
-
-def products_of(taps: int, tile: int) -> int:
-    """Of the numbers of a real spectrum four stand alone; the others are pairs, whose product takes three."""
-    return 4 + 3 * (patch_side(taps, tile) ** 2 - 4) // 2
 
 
 def best_tile(
@@ -118,7 +118,9 @@ def best_tile(
 
     def time(tile: int) -> float:
         tiles = batch * (-(-size[0] // tile)) * (-(-size[1] // tile))
-        return products_of(taps, tile) * (tiles * (both + TRANSFORM * sum(channels)) + TRANSFORM * both)
+        numbers = patch_side(taps, tile) ** 2
+        products = 4 + 3 * (numbers - 4) // 2  # four frequencies are real, and a complex product takes three
+        return products * tiles * both + TRANSFORM * numbers * (tiles * sum(channels) + both)
 
     best = min(TILES, key=time)
     direct = (DIRECT_BFLOAT16 if bfloat16 else DIRECT) * direct_taps * both * batch * size[0] * size[1]

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fluxflow.kernels.conv import Conv2dSame
 from fluxflow.models.attention import attend, split_heads
 from fluxflow.models.norms import GroupNorm, LayerNorm
 
@@ -47,10 +48,10 @@ class SPADE(nn.Module):
         super().__init__()
         groups = max(count for count in range(1, min(32, num_features) + 1) if num_features % count == 0)
         self.bn = GroupNorm(groups, num_features, affine=False)
-        shared = nn.Conv2d(context_nc, hidden, 3, padding=1)
+        shared = Conv2dSame(context_nc, hidden, 3)
         self.mlp_shared = nn.Sequential(shared, nn.ReLU(inplace=True))
-        self.mlp_gamma = nn.Conv2d(hidden, num_features, 3, padding=1) if scale else None
-        self.mlp_beta = nn.Conv2d(hidden, num_features, 3, padding=1)
+        self.mlp_gamma = Conv2dSame(hidden, num_features, 3) if scale else None
+        self.mlp_beta = Conv2dSame(hidden, num_features, 3)
         self.apply(init_xavier)
         self._start_as_sum(shared, min(context_nc, num_features, hidden // 2))
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fluxflow.kernels.conv import Conv2dSame, Conv2dStride2, ConvTranspose2dStride2
+from fluxflow.kernels.linear import Linear, linear
 from fluxflow.models.activations import (
     IDENTITY_MIDDLE,
     IDENTITY_POINTS,
@@ -20,6 +21,7 @@ from fluxflow.models.activations import (
     TrainableBezier,
     inverse_silu,
 )
+from fluxflow.models.attention import attend, split_heads
 from fluxflow.models.conditioning import SPADE, ContextAttentionMixer
 from fluxflow.models.norms import GroupNorm, LayerNorm
 from fluxflow.models.packet import add_coordinates, latent_size_of, pack, position_code, to_map, to_tokens
@@ -72,7 +74,11 @@ def pointwise(in_channels: int, channels: int, identity: bool = True, curve: str
 
 
 class TokenAttention(nn.Module):
-    """Pre-norm transformer block over latent tokens, its feed-forward part with a Bézier curve."""
+    """Pre-norm transformer block over latent tokens, its feed-forward part with a Bézier curve.
+
+    Of PyTorch's attention only the parameters are used, which published checkpoints have: without gradients it would
+    write out the weights of all pairs.
+    """
 
     def __init__(self, dim: int, heads: int, ff_mult: int) -> None:
         super().__init__()
@@ -80,11 +86,11 @@ class TokenAttention(nn.Module):
         self.norm1 = LayerNorm(dim)
         self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.norm2 = LayerNorm(dim)
-        self.ff = nn.Sequential(*curved(nn.Linear(dim, hidden * 5)), nn.Linear(hidden, dim))
+        self.ff = nn.Sequential(*curved(Linear(dim, hidden * 5)), Linear(hidden, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.norm1(x)
-        x = x + self.attn(h, h, h, need_weights=False)[0]
+        qkv = linear(self.norm1(x), self.attn.in_proj_weight, self.attn.in_proj_bias)
+        x = x + linear(attend(*split_heads(qkv, 3, self.attn.num_heads)), *self.attn.out_proj.parameters())
         return x + self.ff(self.norm2(x))
 
 

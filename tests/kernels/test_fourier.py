@@ -67,6 +67,19 @@ def test_layers_and_their_gradients(size, channels, data):
         assert_exact(layer, torchs, x)
 
 
+def test_a_spectrum_keeps_the_energy(tile):
+    """Four frequencies are real, the others stand for their conjugates too: Parseval's theorem holds for them."""
+    how = tiling.same((1, 1, 40, 40), 1, 5, 1)
+    assert how is not None
+    padded = torch.randn(1, 1, how.covered[0] + 4, how.covered[1] + 4)
+    spectra = fourier._analyse("patches", padded, how.patches, how)[:, 0].double()
+    assert len(spectra) == how.numbers
+    energy = spectra[:4].square().sum(0) + 2 * spectra[4:].square().sum(0)
+    side = tiling.patch_side(5, tile)
+    patches = padded.double().unfold(2, side, tile).unfold(3, side, tile).flatten(4).square().sum(-1).flatten()
+    torch.testing.assert_close(energy, side**2 * patches)
+
+
 def test_many_channels_of_one_sign():
     """Where sums are large beside their terms, and rounding errors add up."""
     layer = Conv2dSame(128, 8, 7)

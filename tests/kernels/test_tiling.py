@@ -4,16 +4,6 @@ import torch
 from fluxflow.kernels import tiling
 
 
-def test_the_number_of_products():
-    """A patch has N² real numbers of its spectrum: four are real, the others are pairs that take three products."""
-    for taps in range(1, 10):
-        for tile in tiling.TILES:
-            side = tiling.patch_side(taps, tile)
-            spectrum = torch.fft.fft2(torch.randn(side, side, dtype=torch.float64))
-            real = int((spectrum.imag.abs() < 1e-12).sum())
-            assert tiling.products_of(taps, tile) == real + 3 * (side**2 - real) // 2
-
-
 def test_large_maps_and_many_channels_pay():
     def decoder(channels: int, side: int) -> tuple[bool, bool]:
         up = tiling.transposed((1, channels, side, side), 5 * channels, 16, 7)
