@@ -16,7 +16,7 @@ ROWS = 128  # of the input, from which it pays
 @cache
 def pays() -> bool:
     """Whether MKL is slower here: it keeps its best code for the processors of its maker."""
-    return "AMD" in native.processor() and products.library() is not None
+    return "AuthenticAMD" in native.processor() and products.library() is not None
 
 
 class _Linear(torch.autograd.Function):

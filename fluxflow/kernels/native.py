@@ -37,7 +37,8 @@ def processor() -> str:
     description = Path("/proc/cpuinfo")
     lines = description.read_text(encoding="utf-8").splitlines() if description.is_file() else []
     first = {line.split(":")[0].strip(): line for line in reversed(lines)}
-    return "\n".join([platform.machine(), platform.processor(), first.get("model name", ""), first.get("flags", "")])
+    known = (first.get(name, "") for name in ("vendor_id", "model name", "flags"))
+    return "\n".join([platform.machine(), platform.processor(), *known])
 
 
 def compiled(folder: Path, source: str, *defined: str) -> Path:

@@ -81,8 +81,9 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         weight = torch.cat([self.q_proj.weight, self.kv_proj.weight])  # one product in place of two
         qkv = split_heads(linear(x, weight, torch.cat([self.q_proj.bias, self.kv_proj.bias])), 3, self.n_head)
-        q, k = rotate(qkv[:2], *rotary)
-        return self.out_proj(attend(q, k, qkv[2]))
+        turning, (v,) = qkv.split([2, 1])  # whose gradients are put side by side; those of slices would be added up
+        q, k = rotate(turning, *rotary)
+        return self.out_proj(attend(q, k, v))
 
 
 class CrossAttention(nn.Module):

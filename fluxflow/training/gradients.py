@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from fluxflow.errors import TrainingError
@@ -23,10 +23,7 @@ def clip(optimizer: Optimizer, limit: float) -> Tensor:
     A gradient that is not finite would spoil the weights and all that follows, so `optimizer` then leaves its next step
     out. Fused optimizers decide that on the device; for the others the host waits for the norm.
     """
-    trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = get_total_norm([p.grad for p in trained])
-    if norm.device.type != "cpu" or norm > limit:  # elsewhere to ask would be to wait
-        clip_grads_with_norm_(trained, limit, norm)
+    norm = clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], limit)
     if optimizer.defaults.get("fused"):
         optimizer.found_inf = (~norm.isfinite()).float()  # pyright: ignore[reportAttributeAccessIssue] (read by step)
     elif not norm.isfinite():

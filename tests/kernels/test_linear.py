@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxflow.kernels import fast, products
+from fluxflow.kernels import fast, native, products
 from fluxflow.kernels import linear as kernels
 from fluxflow.kernels.linear import Linear, linear
 
@@ -63,6 +63,13 @@ def test_several_layers(sizes, layers, shared):
         return torch.stack([F.linear(*one) for one in zip(x, weight, bias, strict=True)])
 
     assert_same(run(linear, *inputs)[0], run(each, *(each.double() for each in inputs))[0])
+
+
+def test_it_is_for_processors_of_amd(monkeypatch):
+    monkeypatch.setattr(products, "library", lambda: object())
+    for processor, expected in (("AMD64\nvendor_id : GenuineIntel", False), ("x86_64\nvendor_id : AuthenticAMD", True)):
+        monkeypatch.setattr(native, "processor", lambda processor=processor: processor)
+        assert kernels.pays.__wrapped__() is expected
 
 
 @pytest.mark.usefixtures("compiled")

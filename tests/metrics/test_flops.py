@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from fluxflow.kernels import fast
 from fluxflow.losses import r1_penalty
 from fluxflow.metrics import flops
 from fluxflow.models import FluxCompressor, FluxExpander, FluxFlowProcessor, PatchDiscriminator
@@ -16,8 +17,8 @@ TOKENS = HEIGHT * WIDTH // 16
 
 
 def counted(run) -> int:
-    """Operations that torch counts; attention as the products that it consists of."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    """Operations that torch counts in its own forms of all layers; attention as the products that it consists of."""
+    with fast(False), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()
 
