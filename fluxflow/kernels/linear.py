@@ -1,5 +1,6 @@
 """Linear layers in float32 on CPU by products.c, on processors whose full speed MKL does not reach."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -19,38 +20,52 @@ def pays() -> bool:
     return "AuthenticAMD" in native.processor() and products.library() is not None
 
 
-class _Linear(torch.autograd.Function):
+class _Linears(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return multiply(x, weight.mT, bias[:, None].expand(-1, x.shape[1], -1))
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        weights, biases = parameters[: len(x)], parameters[len(x) :]
+        ctx.save_for_backward(x, *weights)
+        y = x.new_empty(*x.shape[:2], len(weights[0]))
+        for rows, weight, bias, out in zip(x[:, None], weights, biases, y[:, None], strict=True):
+            multiply(rows, weight.mT[None], bias.expand_as(out), out)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        x, *weights = ctx.saved_tensors
+        needs_x, needs_weights = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1 : 1 + len(weights)])
         product = torch.bmm if torch.is_grad_enabled() else multiply  # somebody will differentiate these again
         return (
-            product(grad, weight) if needs_x else None,
-            product(grad.mT, x) if needs_weight else None,
-            grad.sum(1) if needs_bias else None,
+            product(grad, torch.stack(weights)) if needs_x else None,
+            *(product(grad.mT, x) if needs_weights else [None] * len(x)),
+            *grad.sum(1),
         )
 
 
+def linears(x: Tensor, layers: Sequence[nn.Linear]) -> Tensor:
+    """N layers of one size at once, each with an input of its own: [N, T, I] → [N, T, O]."""
+    weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
+    if _takes(x, *weights, *biases):
+        return _Linears.apply(x, *weights, *biases)
+    return torch.baddbmm(torch.stack(biases)[:, None], x, torch.stack(weights).mT)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x·Wᵀ + b by one layer, as F.linear, or by N layers at once, each with an input of its own.
+    """x·Wᵀ + b, as F.linear.
 
     Args:
-        x: [..., I] or [N, T, I].
-        weight: [O, I] or [N, O, I].
-        bias: [O] or [N, O].
+        x: [..., I].
+        weight: [O, I].
+        bias: [O].
     """
-    of_one = weight.dim() == 2
-    float32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if float32 and native.takes(x, weight, bias) and x.numel() >= ROWS * x.shape[-1] and pays():
-        inputs, *parameters = (x.reshape(1, -1, x.shape[-1]), weight[None], bias[None]) if of_one else (x, weight, bias)
-        return _Linear.apply(inputs, *parameters).view(*x.shape[:-1], -1)
-    return F.linear(x, weight, bias) if of_one else torch.baddbmm(bias[:, None], x, weight.mT)
+    if _takes(x, weight, bias):
+        return _Linears.apply(x.reshape(1, -1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
+    return F.linear(x, weight, bias)
+
+
+def _takes(x: Tensor, *parameters: Tensor) -> bool:
+    float32 = all(each.dtype == torch.float32 for each in (x, *parameters)) and not torch.is_autocast_enabled("cpu")
+    return float32 and native.takes(x, *parameters) and x.numel() >= ROWS * x.shape[-1] and pays()
 
 
 class Linear(nn.Linear):

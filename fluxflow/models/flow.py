@@ -12,7 +12,7 @@ from fluxflow.errors import ConfigError
 from fluxflow.kernels.bezier import bezier
 from fluxflow.kernels.conv import Conv2dSame
 from fluxflow.kernels.layout import for_convolutions
-from fluxflow.kernels.linear import Linear, linear
+from fluxflow.kernels.linear import Linear, linears
 from fluxflow.models.activations import (
     IDENTITY_MIDDLE,
     IDENTITY_POINTS,
@@ -38,13 +38,12 @@ def pillar(dim: int) -> nn.Sequential:
 
 
 def run_pillars(pillars: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """The n MLPs of `pillar`, each on its own tokens, one batched product a layer: [n or 1, B, T, D] → [n, B, T, D]."""
+    """The n MLPs of `pillar`, each on its own tokens, all at once: [n or 1, B, T, D] → [n, B, T, D]."""
     shape = (len(pillars), *x.shape[1:])
     x = x.flatten(1, 2).expand(len(pillars), -1, -1)
-    linears = ([layer for layer in pillar.modules() if isinstance(layer, nn.Linear)] for pillar in pillars)
-    for layers in zip(*linears, strict=True):
-        weight, bias = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
-        x = F.silu(linear(x, weight, bias))
+    depths = ([layer for layer in pillar.modules() if isinstance(layer, nn.Linear)] for pillar in pillars)
+    for layers in zip(*depths, strict=True):
+        x = F.silu(linears(x, layers))
     return x.view(shape)
 
 

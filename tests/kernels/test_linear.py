@@ -1,5 +1,7 @@
 """Linear layers in compiled C, and their gradients of both orders, against PyTorch in float64."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from fluxflow.kernels import fast, native, products
 from fluxflow.kernels import linear as kernels
-from fluxflow.kernels.linear import Linear, linear
+from fluxflow.kernels.linear import Linear, linear, linears
 
 TOLERANCE = 2e-6  # of the largest value
 SIZES = st.integers(1, 80)
@@ -57,12 +59,18 @@ def test_several_layers(sizes, layers, shared):
     """On inputs of their own, or all on one."""
     tokens, width, outputs = sizes
     x = torch.randn(1 if shared else layers, tokens, width).expand(layers, -1, -1)
-    inputs = x, torch.randn(layers, outputs, width), torch.randn(layers, outputs)
+    parameters = [torch.randn(outputs, width) for _ in range(layers)] + [torch.randn(outputs) for _ in range(layers)]
 
-    def each(x, weight, bias):
-        return torch.stack([F.linear(*one) for one in zip(x, weight, bias, strict=True)])
+    def compiled(x, *parameters):
+        holders = [
+            SimpleNamespace(weight=w, bias=b) for w, b in zip(parameters[:layers], parameters[layers:], strict=True)
+        ]
+        return linears(x, holders)
 
-    assert_same(run(linear, *inputs)[0], run(each, *(each.double() for each in inputs))[0])
+    def each(x, *parameters):
+        return torch.stack([F.linear(x[i], parameters[i], parameters[layers + i]) for i in range(layers)])
+
+    assert_same(run(compiled, x, *parameters)[0], run(each, *(one.double() for one in (x, *parameters)))[0])
 
 
 def test_it_is_for_processors_of_amd(monkeypatch):
@@ -75,7 +83,7 @@ def test_it_is_for_processors_of_amd(monkeypatch):
 @pytest.mark.usefixtures("compiled")
 def test_when_it_is_taken():
     layer, x = Linear(8, 6), torch.randn(2, 128, 8)
-    assert type(layer(x).grad_fn.next_functions[0][0]).__name__ == "_LinearBackward"
+    assert type(layer(x).grad_fn.next_functions[0][0]).__name__ == "_LinearsBackward"
     plain = [layer(x[:1, :9]), layer.double()(x.double())]
     layer.float()
     with fast(False):
