@@ -1,6 +1,6 @@
 """Linear layers in float32 on CPU by products.c, on processors whose full speed MKL does not reach."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -20,34 +20,39 @@ def pays() -> bool:
     return "AuthenticAMD" in native.processor() and products.library() is not None
 
 
-class _Linears(torch.autograd.Function):
+def _outputs(x: Tensor, weights: Iterable[Tensor], biases: Iterable[Tensor], outputs: int) -> Tensor:
+    y = x.new_empty(*x.shape[:2], outputs)
+    for rows, weight, bias, out in zip(x[:, None], weights, biases, y[:, None], strict=True):
+        multiply(rows, weight.mT[None], bias.expand_as(out), out)
+    return y
+
+
+class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        weights, biases = parameters[: len(x)], parameters[len(x) :]
-        ctx.save_for_backward(x, *weights)
-        y = x.new_empty(*x.shape[:2], len(weights[0]))
-        for rows, weight, bias, out in zip(x[:, None], weights, biases, y[:, None], strict=True):
-            multiply(rows, weight.mT[None], bias.expand_as(out), out)
-        return y
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _outputs(x, weight, bias, weight.shape[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, *weights = ctx.saved_tensors
-        needs_x, needs_weights = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1 : 1 + len(weights)])
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         product = torch.bmm if torch.is_grad_enabled() else multiply  # somebody will differentiate these again
         return (
-            product(grad, torch.stack(weights)) if needs_x else None,
-            *(product(grad.mT, x) if needs_weights else [None] * len(x)),
-            *grad.sum(1),
+            product(grad, weight) if needs_x else None,
+            product(grad.mT, x) if needs_weight else None,
+            grad.sum(1) if needs_bias else None,
         )
 
 
 def linears(x: Tensor, layers: Sequence[nn.Linear]) -> Tensor:
     """N layers of one size at once, each with an input of its own: [N, T, I] → [N, T, O]."""
     weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
-    if _takes(x, *weights, *biases):
-        return _Linears.apply(x, *weights, *biases)
-    return torch.baddbmm(torch.stack(biases)[:, None], x, torch.stack(weights).mT)
+    taken = _takes(x, *weights, *biases)
+    if taken and not torch.is_grad_enabled():
+        return _outputs(x, weights, biases, len(weights[0]))
+    weight, bias = torch.stack(weights), torch.stack(biases)
+    return _Linear.apply(x, weight, bias) if taken else torch.baddbmm(bias[:, None], x, weight.mT)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -59,7 +64,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         bias: [O].
     """
     if _takes(x, weight, bias):
-        return _Linears.apply(x.reshape(1, -1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
+        return _Linear.apply(x.reshape(1, -1, x.shape[-1]), weight[None], bias[None]).view(*x.shape[:-1], -1)
     return F.linear(x, weight, bias)
 
 

@@ -89,8 +89,9 @@ class TokenAttention(nn.Module):
         self.ff = nn.Sequential(*curved(Linear(dim, hidden * 5)), Linear(hidden, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = linear(self.norm1(x), self.attn.in_proj_weight, self.attn.in_proj_bias)
-        x = x + linear(attend(*split_heads(qkv, 3, self.attn.num_heads)), *self.attn.out_proj.parameters())
+        attn = self.attn
+        qkv = split_heads(linear(self.norm1(x), attn.in_proj_weight, attn.in_proj_bias), 3, attn.num_heads)
+        x = x + linear(attend(*qkv), attn.out_proj.weight, attn.out_proj.bias)
         return x + self.ff(self.norm2(x))
 
 
