@@ -176,7 +176,8 @@ class _Correlation(torch.autograd.Function):
                     _synthesise("tiles", _product(spectra, chunk), y, where, tiling)
         ctx.save_for_backward(*saved)
         ctx.tiling, ctx.direct = tiling, direct
-        y = y[..., : tiling.size[0], : tiling.size[1]].contiguous()
+        if tiling.covered != tiling.size:  # a view that is returned could not be changed in place
+            y = y[..., : tiling.size[0], : tiling.size[1]].clone(memory_format=torch.contiguous_format)
         y = y if bias is None else y.add_(bias[:, None, None])
         return y.bfloat16() if _bfloat16() else y
 

@@ -80,6 +80,14 @@ def test_a_spectrum_keeps_the_energy(tile):
     torch.testing.assert_close(energy, side**2 * patches)
 
 
+@pytest.mark.parametrize("size", [(16, 16), (16, 15), (15, 16)])
+def test_an_activation_in_place_may_follow(size):
+    """Whether tiles make up the output or have to be cropped to it."""
+    layer, x = Conv2dSame(1, 1, 5), torch.randn(1, 1, *size)
+    found = run(nn.Sequential(layer, nn.ReLU(inplace=True)), x)
+    assert_same(found, run(nn.Sequential(deepcopy(layer).double(), nn.ReLU()), x.double()))
+
+
 def test_many_channels_of_one_sign():
     """Where sums are large beside their terms, and rounding errors add up."""
     layer = Conv2dSame(128, 8, 7)
