@@ -120,11 +120,9 @@ class FluxFlowPipeline(DiffusionPipeline):
         Raises:
             ConfigError: an argument that cannot work.
         """
-        _check(output_type, num_inference_steps, num_images_per_prompt)
-        check_tile(tile)
+        _check(output_type, num_inference_steps, num_images_per_prompt, tile)
         text, null_text = self._encode(prompt, negative_prompt, num_images_per_prompt)
-        height, width = self._size(height, width)
-        latent_size = self.latent_space.latent_size(height, width)
+        latent_size = self.latent_space.latent_size(*self._size(height, width))
         tokens = self._noise(len(text), latent_size, generator, latents)
         with kept_kernels(), self.progress_bar(total=num_inference_steps) as progress:  # pyright: ignore[reportCallIssue]
             packed = sample(
@@ -138,8 +136,7 @@ class FluxFlowPipeline(DiffusionPipeline):
                 guidance_scale,
                 partial(self._after_step, progress, callback_on_step_end),
             )
-        images = self.latent_space.decode(packed, latent_size, tile)
-        pictures = _OUTPUTS[output_type](images)
+        pictures = _OUTPUTS[output_type](self.latent_space.decode(packed, latent_size, tile))
         return ImagePipelineOutput(images=pictures) if return_dict else (pictures,)
 
     def compile_flow(self) -> None:
@@ -253,13 +250,14 @@ class FluxFlowPipeline(DiffusionPipeline):
         return next(self.flow_processor.parameters()).dtype
 
 
-def _check(output_type: str, steps: int, copies: int) -> None:
+def _check(output_type: str, steps: int, copies: int, tile: int | None) -> None:
     if output_type not in _OUTPUTS:
         raise ConfigError(f"output_type={output_type!r} is unknown; choose one of {', '.join(_OUTPUTS)}.")
     if not 1 <= steps <= TIMESTEPS:
         raise ConfigError(f"num_inference_steps is {steps}: it can be 1 to {TIMESTEPS}.")
     if copies < 1:
         raise ConfigError(f"num_images_per_prompt is {copies}: it must be 1 or more.")
+    check_tile(tile)
 
 
 def _vector(values: Tensor | Sequence[float] | None) -> Tensor | None:

@@ -41,7 +41,7 @@ def multiply(a: Tensor, b: Tensor, plus: Tensor | None = None, out: Tensor | Non
         out: like that; may be `plus`.
     """
     y = a.new_empty(*a.shape[:-1], b.shape[-1]) if out is None else out
-    multiply = getattr(library(), "multiply_real" if a.dim() == 3 else "multiply_complex")
+    of_kind = getattr(library(), "multiply_real" if a.dim() == 3 else "multiply_complex")
     sizes = len(a), a.shape[-2], b.shape[-1], a.shape[-1]
-    multiply(*(ctypes.byref(_matrices(x)) for x in (a, b, plus, y)), *sizes, torch.get_num_threads())
+    of_kind(*(ctypes.byref(_matrices(x)) for x in (a, b, plus, y)), *sizes, torch.get_num_threads())
     return y

@@ -64,7 +64,7 @@ def test_several_layers(sizes, layers, shared):
     x = torch.rand(1 if shared else layers, tokens, width).expand(layers, -1, -1)
     parameters = [torch.rand(outputs, width) for _ in range(layers)] + [torch.rand(outputs) for _ in range(layers)]
 
-    def compiled(x, *parameters):
+    def together(x, *parameters):
         holders = [
             SimpleNamespace(weight=w, bias=b) for w, b in zip(parameters[:layers], parameters[layers:], strict=True)
         ]
@@ -74,8 +74,8 @@ def test_several_layers(sizes, layers, shared):
         return torch.stack([F.linear(x[i], parameters[i], parameters[layers + i]) for i in range(layers)])
 
     with torch.no_grad():
-        assert_same([compiled(x, *parameters)], [each(*(one.double() for one in (x, *parameters)))])
-    assert_same(run(compiled, x, *parameters)[0], run(each, *(one.double() for one in (x, *parameters)))[0])
+        assert_same([together(x, *parameters)], [each(*(one.double() for one in (x, *parameters)))])
+    assert_same(run(together, x, *parameters)[0], run(each, *(one.double() for one in (x, *parameters)))[0])
 
 
 def test_it_is_for_processors_of_amd(monkeypatch):
