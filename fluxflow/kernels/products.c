@@ -6,14 +6,15 @@
 #include <stdint.h>
 #include <string.h>
 
+/* A block has ROWS rows, or those that make COMPLEX_BLOCK vectors of complex numbers. */
 #if defined __AVX512F__
-enum { WIDTH = 16, ROWS = 8, COMPLEX_ROWS = 4, COMPLEX_VECTORS = 2 };
+enum { WIDTH = 16, ROWS = 8, COMPLEX_BLOCK = 8, COMPLEX_VECTORS = 2 };
 #elif defined __AVX__
-enum { WIDTH = 8, ROWS = 6, COMPLEX_ROWS = 4, COMPLEX_VECTORS = 1 };
+enum { WIDTH = 8, ROWS = 6, COMPLEX_BLOCK = 4, COMPLEX_VECTORS = 1 };
 #else
-enum { WIDTH = 4, ROWS = 8, COMPLEX_ROWS = 4, COMPLEX_VECTORS = 2 };
+enum { WIDTH = 4, ROWS = 8, COMPLEX_BLOCK = 8, COMPLEX_VECTORS = 2 };
 #endif
-enum { VECTORS = 2, COLUMNS = VECTORS * WIDTH, DEPTH = 256, LINE = 16, AHEAD = 24 };
+enum { VECTORS = 2, COLUMNS = VECTORS * WIDTH, DEPTH = 256, LINE = 16, AHEAD = 24, IN_L2 = 2 };
 
 #define INLINE static inline __attribute__((always_inline))
 typedef float vector __attribute__((vector_size(4 * WIDTH)));
@@ -39,23 +40,30 @@ INLINE vector load(const float *p)
     return v;
 }
 
-/* Asks for numbers of `a` that will be needed soon: a line each of the rows after these, or a later column. */
-INLINE void prefetch(int rows, int64_t k, const float *a, int64_t row, int64_t column)
+/* Numbers that will be needed soon are asked for: of `a` a line each of the rows after these, or what is `later`; of `b`,
+   when its first block is formed, what is `later`. Matrices of complex numbers are small, so that later is the next. */
+INLINE void prefetch_rows(int rows, int64_t k, const float *a, int64_t row, int64_t column, int64_t later)
 {
     if (column != 1)
-        __builtin_prefetch(a + AHEAD * column);
+        __builtin_prefetch(a + later, 0, IN_L2);
     else if (k % LINE == 0)
         for (int r = 0; r < rows; r++) __builtin_prefetch(a + (r + rows) * row);
+}
+
+INLINE void prefetch_vectors(int vectors, const float *b, int64_t later)
+{
+    for (int v = 0; v < vectors; v++) __builtin_prefetch(b + later + v * WIDTH, 0, IN_L2);
 }
 
 typedef vector sums[2][ROWS][VECTORS]; /* real and imaginary, of rows and vectors of columns */
 
 /* Σ_k a[r][k] · b[k][v]. */
-INLINE void sum_real(int rows, int vectors, int64_t depth, matrices a, matrices b, sums sum)
+INLINE void sum_real(int first, int rows, int vectors, int64_t depth, matrices a, matrices b, sums sum)
 {
     vector total[ROWS][VECTORS] = {0}, right[VECTORS];
     for (int64_t k = 0; k < depth; k++, a.data += a.column, b.data += b.row) {
-        prefetch(rows, k, a.data, a.row, a.column);
+        prefetch_rows(rows, k, a.data, a.row, a.column, AHEAD * a.column);
+        if (first) prefetch_vectors(vectors, b.data, AHEAD * b.row);
         for (int v = 0; v < vectors; v++) right[v] = load(b.data + v * WIDTH);
         for (int r = 0; r < rows; r++)
             for (int v = 0; v < vectors; v++) total[r][v] += a.data[r * a.row] * right[v];
@@ -63,12 +71,14 @@ INLINE void sum_real(int rows, int vectors, int64_t depth, matrices a, matrices 
     memcpy(sum[0], total, sizeof total);
 }
 
-INLINE void sum_complex(int rows, int vectors, int64_t depth, matrices a, matrices b, sums sum)
+INLINE void sum_complex(int first, int rows, int vectors, int64_t depth, matrices a, matrices b, sums sum)
 {
-    vector shared[COMPLEX_ROWS][VECTORS] = {0}, less_r[COMPLEX_ROWS][VECTORS] = {0}, less_i[COMPLEX_ROWS][VECTORS] = {0};
+    vector shared[COMPLEX_BLOCK] = {0}, less_r[COMPLEX_BLOCK] = {0}, less_i[COMPLEX_BLOCK] = {0};
     for (int64_t k = 0; k < depth; k++, a.data += a.column, b.data += b.row) {
-        prefetch(rows, k, a.data, a.row, a.column);
-        prefetch(rows, k, a.data + a.part, a.row, a.column);
+        prefetch_rows(rows, k, a.data, a.row, a.column, a.next);
+        prefetch_rows(rows, k, a.data + a.part, a.row, a.column, a.next);
+        if (first) prefetch_vectors(vectors, b.data, b.next);
+        if (first) prefetch_vectors(vectors, b.data + b.part, b.next);
         vector b_r[VECTORS], b_i[VECTORS], both[VECTORS];
         for (int v = 0; v < vectors; v++) {
             b_r[v] = load(b.data + v * WIDTH);
@@ -78,31 +88,34 @@ INLINE void sum_complex(int rows, int vectors, int64_t depth, matrices a, matric
         for (int r = 0; r < rows; r++) {
             const float a_r = a.data[r * a.row], a_i = a.data[a.part + r * a.row];
             for (int v = 0; v < vectors; v++) {
-                shared[r][v] += a_r * both[v];
-                less_r[r][v] += (a_r + a_i) * b_i[v];
-                less_i[r][v] += (a_r - a_i) * b_r[v];
+                shared[r * vectors + v] += a_r * both[v];
+                less_r[r * vectors + v] += (a_r + a_i) * b_i[v];
+                less_i[r * vectors + v] += (a_r - a_i) * b_r[v];
             }
         }
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) {
-            sum[0][r][v] = shared[r][v] - less_r[r][v];
-            sum[1][r][v] = shared[r][v] - less_i[r][v];
+            sum[0][r][v] = shared[r * vectors + v] - less_r[r * vectors + v];
+            sum[1][r][v] = shared[r * vectors + v] - less_i[r * vectors + v];
         }
 }
 
-/* c = plus + a · b for some rows and vectors of columns. */
-INLINE void block(int parts, int rows, int vectors, int64_t depth, matrices a, matrices b, matrices plus, matrices c)
+/* c = plus + a · b for some rows and vectors of columns; `first` of those with this b. */
+INLINE void block(int parts, int first, int rows, int vectors, int64_t depth, matrices a, matrices b, matrices plus,
+                  matrices c)
 {
     sums sum;
     if (parts == 1)
-        sum_real(rows, vectors, depth, a, b, sum);
+        sum_real(first, rows, vectors, depth, a, b, sum);
     else
-        sum_complex(rows, vectors, depth, a, b, sum);
+        sum_complex(first, rows, vectors, depth, a, b, sum);
     for (int p = 0; p < parts; p++)
         for (int r = 0; r < rows; r++)
             for (int v = 0; v < vectors; v++) {
                 const int64_t at = v * WIDTH;
+                if (parts == 1) __builtin_prefetch(c.data + (r + rows) * c.row + at, 1);
+                if (parts == 2) __builtin_prefetch(c.data + p * c.part + r * c.row + at + c.next, 1, IN_L2);
                 if (plus.data) sum[p][r][v] += load(plus.data + p * plus.part + r * plus.row + at);
                 memcpy(c.data + p * c.part + r * c.row + at, &sum[p][r][v], sizeof(vector));
             }
@@ -125,7 +138,7 @@ INLINE void panel(int parts, int vectors, int columns, int64_t rows, int64_t dep
 {
     float right[2 * DEPTH * COLUMNS], left[2 * ROWS * COLUMNS];
     const matrices copied = {right, 0, DEPTH * COLUMNS, COLUMNS, 1}, whole = {left, 0, ROWS * COLUMNS, COLUMNS, 1};
-    const int at_once = parts == 1 ? ROWS : COMPLEX_ROWS, partial = columns < vectors * WIDTH;
+    const int at_once = parts == 1 ? ROWS : COMPLEX_BLOCK / vectors, partial = columns < vectors * WIDTH;
     if (partial) memset(right, 0, sizeof right), memset(left, 0, sizeof left);
     for (int64_t k = 0; k < depth; k += DEPTH, plus = c) {
         const int64_t now = depth - k < DEPTH ? depth - k : DEPTH;
@@ -137,9 +150,9 @@ INLINE void panel(int parts, int vectors, int columns, int64_t rows, int64_t dep
             if (partial && before.data) copy(parts, some, columns, before, whole);
             const matrices to = partial ? whole : after, base = partial && before.data ? whole : before;
             if (some == 1)
-                block(parts, 1, vectors, now, factors, terms, base, to);
+                block(parts, r == 0, 1, vectors, now, factors, terms, base, to);
             else
-                block(parts, at_once, vectors, now, factors, terms, base, to);
+                block(parts, r == 0, at_once, vectors, now, factors, terms, base, to);
             if (partial) copy(parts, some, columns, whole, after);
         }
     }
