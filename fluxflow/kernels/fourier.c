@@ -191,16 +191,18 @@ INLINE group group_at(int64_t next, int64_t inner)
 }
 
 /* Runs STATEMENT for the numbers of the windows of a group from lane FROM on, with the `lane` of each, its place in the
-   tensor and where it is in the window. */
-#define FOR_EACH_NUMBER(FROM, STATEMENT)                                       \
-    for (int lane = FROM; lane < now.count; lane++) {                          \
-        int64_t place = start + where->inner[now.first + lane];                \
-        for (int i = 0; i < size; i++, place += where->row_step)               \
-            for (int j = 0; j < size; j++) {                                   \
-                int64_t number = place + j * where->column_step;               \
-                int at = (i + where->first_row) * n + j + where->first_column; \
-                STATEMENT;                                                     \
-            }                                                                  \
+   tensor and where it is in the window. Lines of the window after the next are asked for, to be written if WRITE is 1. */
+#define FOR_EACH_NUMBER(FROM, WRITE, STATEMENT)                                                            \
+    for (int lane = FROM; lane < now.count; lane++) {                                                      \
+        const int64_t w = now.first + lane, other = w + 2 < inner ? w + 2 : inner - 1;                     \
+        int64_t place = start + where->inner[w], soon = start + where->inner[other];                       \
+        for (int i = 0; i < size; i++, place += where->row_step, soon += where->row_step)                  \
+            for (int j = 0; j < size; j++) {                                                               \
+                int64_t number = place + j * where->column_step;                                           \
+                int at = (i + where->first_row) * n + j + where->first_column;                             \
+                if (j % 8 == 0) __builtin_prefetch(tensor + soon + j * where->column_step, WRITE);         \
+                STATEMENT;                                                                                 \
+            }                                                                                              \
     }
 
 /* The spectra of the windows in a tensor, [NUMBERS, outer_count, inner_count]. */
@@ -214,7 +216,7 @@ INLINE void analyse(enum kind kind, int n, int size, const float *tensor, float 
         memset(window, 0, sizeof window);
         for (int64_t next = 0; next < inner; next += LANES) {
             const group now = group_at(next, inner);
-            FOR_EACH_NUMBER(0, window[at][lane] = tensor[number])
+            FOR_EACH_NUMBER(0, 0, window[at][lane] = tensor[number])
             for (int i = 0; i < n; i++) transform(window + i * n, rows + i * SIDE, n, 1, 1);
             for (int v = 0; v < SIDE; v++) transform(rows + v, sums + v, n, SIDE, SIDE);
             split(kind, sums, spectra + o * inner + now.first, step, now.count);
@@ -237,9 +239,9 @@ INLINE void synthesise(enum kind kind, int n, int size, const float *spectra, fl
             for (int v = 0; v < SIDE; v++) transform_adjoint(sums + v, rows + v, n, SIDE, SIDE);
             for (int i = 0; i < n; i++) transform_adjoint(rows + i * SIDE, window + i * n, n, 1, 1);
             if (kind == PATCH)
-                FOR_EACH_NUMBER(now.done, tensor[number] += window[at][lane])
+                FOR_EACH_NUMBER(now.done, 1, tensor[number] += window[at][lane])
             else
-                FOR_EACH_NUMBER(now.done, tensor[number] = window[at][lane])
+                FOR_EACH_NUMBER(now.done, 1, tensor[number] = window[at][lane])
         }
     }
 }
