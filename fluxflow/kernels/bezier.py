@@ -150,13 +150,16 @@ class _Bezier(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        (x,) = ctx.saved_tensors
-        dim, *activations = ctx.options
-        kinds = _kinds(*activations)
-        form = _form(x, dim, kinds)
-        if form is None or torch.is_grad_enabled():  # somebody will differentiate this gradient again
-            return bezier_backward(x, grad, dim, *activations), None, None, None
-        return _run(form, x, grad, dim, kinds), None, None, None
+        return _gradient(*ctx.saved_tensors, grad, *ctx.options), None, None, None
+
+
+def _gradient(x: Tensor, grad: Tensor, dim: int, *activations: str | None) -> Tensor:
+    """`bezier_backward` in the fastest form."""
+    kinds = _kinds(*activations)
+    form = _form(x, dim, kinds)
+    if form is None or torch.is_grad_enabled():  # somebody will differentiate this gradient again
+        return bezier_backward(x, grad, dim, *activations)
+    return _run(form, x, grad, dim, kinds)
 
 
 def bezier(x: Tensor, dim: int, t_activation: str | None, p_activation: str | None) -> Tensor:
@@ -181,16 +184,19 @@ class _TrainedBezier(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *points: Tensor) -> Tensor:
         ctx.save_for_backward(x, *points)
-        return cubic_bezier(torch.sigmoid(x.to(points[0].dtype)), *points)
+        return bezier(_planes(x, *points), 0, "sigmoid", None)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         x, *points = ctx.saved_tensors
-        t = torch.sigmoid(x.to(grad.dtype))
-        grad_x = grad * curve_slope(t, *points) * (t * (1 - t))
+        grad_x, *grad_p = _gradient(_planes(x, *points), grad, 0, "sigmoid", None).chunk(5)
         # Sums over all that shares a point: a reduction, in the same order each time.
-        grad_p = [(grad * weight).sum_to_size(p.shape) for weight, p in zip(point_weights(t), points, strict=True)]
-        return grad_x.to(x.dtype), *grad_p
+        return grad_x.to(x.dtype), *(grad.sum_to_size(p.shape) for grad, p in zip(grad_p, points, strict=True))
+
+
+def _planes(x: Tensor, *points: Tensor) -> Tensor:
+    """The input of `bezier` that is x and its points, in their dtype, along dimension 0."""
+    return torch.cat([x.to(points[0].dtype), *(p.expand(x.shape) for p in points)])
 
 
 def trained_bezier(x: Tensor, p0: Tensor, p1: Tensor, p2: Tensor, p3: Tensor) -> Tensor:

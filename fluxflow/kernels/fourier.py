@@ -202,7 +202,7 @@ def _gradients(
 ) -> Gradients:
     needs_x, needs_weight = wanted
     patches, weight = _patches(x.float(), tiling), weight.contiguous()
-    grad_patches = [torch.zeros_like(chunk) for chunk in patches] if needs_x else []
+    grad_patches: list[Any] = [None] * len(patches)  # spectra after the first kernels
     (height, width), covered = tiling.size, tiling.covered
     grad = F.pad(grad, (0, covered[1] - width, 0, covered[0] - height)).contiguous()
     grad_weight = torch.empty_like(weight) if needs_weight else None
@@ -210,8 +210,9 @@ def _gradients(
         grad_tiles = [_analyse("tiles", grad, where, tiling) for where in tiles]
         if needs_x:
             spectra = (saved.pop(0) if saved else _kernels(weight, kernels, tiling)).mT
-            for grad_chunk, of_tiles in zip(grad_patches, grad_tiles, strict=True):
-                _product(spectra, of_tiles, grad_chunk)
+            grad_patches = [
+                _product(spectra, of_tiles, so_far) for so_far, of_tiles in zip(grad_patches, grad_tiles, strict=True)
+            ]
         if grad_weight is not None:
             _synthesise("kernels", _grad_kernels(grad_tiles, patches, tiling), grad_weight, kernels, tiling)
     return _from_patches(grad_patches, x, tiling) if needs_x else None, grad_weight

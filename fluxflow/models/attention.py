@@ -100,9 +100,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.q_proj = nn.Linear(d_model, d_model)
         self.kv_proj = nn.Linear(d_model, 2 * d_model)
-        self.out_proj = nn.Linear(d_model, d_model)
+        self.out_proj = Linear(d_model, d_model)
 
     def forward(self, text: Tensor) -> Tensor:
         """Maps the text token [B, 1, D] to what every image token receives, [B, 1, D]."""
         weight, bias = self.kv_proj.weight.chunk(2)[1], self.kv_proj.bias.chunk(2)[1]
-        return self.out_proj(F.linear(text, weight, bias))
+        return self.out_proj(linear(text, weight, bias))

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from fluxflow.errors import TextEncoderError
+from fluxflow.kernels.linear import Linear
 from fluxflow.models.activations import BezierActivation
 from fluxflow.models.conditioning import init_xavier
 from fluxflow.models.norms import LayerNorm
@@ -87,10 +88,10 @@ class BertTextEncoder(nn.Module):
         self.hidden_size: int = configuration.hidden_size
         self.max_length: int = configuration.max_position_embeddings
         self.output_layer = nn.Sequential(
-            nn.Linear(self.hidden_size, 512 * 5),
+            Linear(self.hidden_size, 512 * 5),
             LayerNorm(512 * 5),
             BezierActivation(),
-            nn.Linear(512, embed_dim * 5),
+            Linear(512, embed_dim * 5),
             LayerNorm(embed_dim * 5),
             BezierActivation(),
         )

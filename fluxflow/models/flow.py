@@ -78,7 +78,7 @@ class FlowBlock(nn.Module):
         self.p0, self.p1, self.p2, self.p3 = (pillar(d_model) for _ in range(4))
         self.ffn = nn.Sequential(Linear(d_model, d_model))
         if pillar_text:
-            self.film_p0, self.film_p1, self.film_p2, self.film_p3 = (nn.Linear(d_model, 2 * d_model) for _ in range(4))
+            self.film_p0, self.film_p1, self.film_p2, self.film_p3 = (Linear(d_model, 2 * d_model) for _ in range(4))
             self.pillar_cross_attn = CrossAttention(d_model)
             self.norm_pillar = LayerNorm(d_model)  # of queries over one key, which drop out
         self.apply(init_xavier)
@@ -124,7 +124,8 @@ class FlowBlock(nn.Module):
         gates = self.layout.gates(torch.sigmoid(x), previous, self._film(condition))
         points = run_pillars((self.p0, self.p1, self.p2, self.p3), gates)
         if self.pillar_text:
-            points = points + self.pillar_cross_attn(text)
+            text_points = self.pillar_cross_attn(text)
+            points = points + text_points.expand(len(points), -1, -1, -1)  # whose gradient is faster than of [B, 1, D]
         x = x + self.ffn(self.norm3(x))
         return bezier(self.layout.planes(x, points), 0, "sigmoid", None)[0], points
 
@@ -187,12 +188,12 @@ class FluxFlowProcessor(nn.Module):
         self.vae_to_dmodel = Linear(channels, d_model)
         self.dmodel_to_vae = Linear(d_model, channels)
         self.ctx_mixer = ContextAttentionMixer(d_model, max(1, d_model // 128))
-        self.text_proj = nn.Linear(embedding_size, d_model)
+        self.text_proj = Linear(embedding_size, d_model)
         self.time_embed = nn.Sequential(
             nn.Embedding.from_pretrained(time_code(d_model), freeze=False),
             LayerNorm(d_model),
             TrainableBezier((d_model,)),
-            nn.Linear(d_model, embedding_size),
+            Linear(d_model, embedding_size),
         )
         self.context_injection = GatedContextInjection(d_model, d_model)
         self.transformer_blocks = nn.ModuleList(
@@ -204,7 +205,7 @@ class FluxFlowProcessor(nn.Module):
             Conv2dSame(d_model, d_model, 3),
         )
         self.context_final = nn.Sequential(Conv2dSame(d_model + 2, d_model, 7), TrainableBezier((d_model, 1, 1)))
-        self.text_cond_proj = nn.Linear(embedding_size, d_model) if kind.pillar_text else None
+        self.text_cond_proj = Linear(embedding_size, d_model) if kind.pillar_text else None
         if self.layout.passes_on:
             self._start_as_identity()
 

@@ -45,7 +45,7 @@ def run(function, *inputs):
 
 @pytest.mark.usefixtures("compiled")
 @settings(max_examples=25, deadline=None)
-@given(sizes=st.tuples(st.integers(128, 300), SIZES, SIZES), batch=st.integers(1, 3))
+@given(sizes=st.tuples(st.one_of(st.integers(1, 5), st.integers(128, 300)), SIZES, SIZES), batch=st.integers(1, 3))
 def test_one_layer(sizes, batch):
     tokens, width, outputs = sizes
     inputs = torch.rand(batch, tokens, width), torch.rand(outputs, width), torch.rand(outputs)
