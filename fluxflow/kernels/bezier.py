@@ -150,7 +150,8 @@ class _Bezier(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return _gradient(*ctx.saved_tensors, grad, *ctx.options), None, None, None
+        (x,) = ctx.saved_tensors
+        return _gradient(x, grad, *ctx.options), None, None, None
 
 
 def _gradient(x: Tensor, grad: Tensor, dim: int, *activations: str | None) -> Tensor:

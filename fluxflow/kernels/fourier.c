@@ -205,10 +205,10 @@ INLINE group group_at(int64_t next, int64_t inner)
             }                                                                                              \
     }
 
-/* The spectra of the windows in a tensor, [NUMBERS, outer_count, inner_count]. */
+/* The spectra of the windows in a tensor, [NUMBERS, outer_count, inner_count], in rows of whole lines. */
 INLINE void analyse(enum kind kind, int n, int size, const float *tensor, float *spectra, const windows *where, int threads)
 {
-    const int64_t inner = where->inner_count, step = where->outer_count * inner;
+    const int64_t inner = where->inner_count, row = (inner + LANES - 1) / LANES * LANES, step = where->outer_count * row;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t o = 0; o < where->outer_count; o++) {
         const int64_t start = where->outer[o];
@@ -219,7 +219,7 @@ INLINE void analyse(enum kind kind, int n, int size, const float *tensor, float 
             FOR_EACH_NUMBER(0, 0, window[at][lane] = tensor[number])
             for (int i = 0; i < n; i++) transform(window + i * n, rows + i * SIDE, n, 1, 1);
             for (int v = 0; v < SIDE; v++) transform(rows + v, sums + v, n, SIDE, SIDE);
-            split(kind, sums, spectra + o * inner + now.first, step, now.count);
+            split(kind, sums, spectra + o * row + now.first, step, now.count);
         }
     }
 }
@@ -228,14 +228,14 @@ INLINE void analyse(enum kind kind, int n, int size, const float *tensor, float 
 INLINE void synthesise(enum kind kind, int n, int size, const float *spectra, float *tensor, const windows *where,
                        int threads)
 {
-    const int64_t inner = where->inner_count, step = where->outer_count * inner;
+    const int64_t inner = where->inner_count, row = (inner + LANES - 1) / LANES * LANES, step = where->outer_count * row;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t o = 0; o < where->outer_count; o++) {
         const int64_t start = where->outer[o];
         lanes sums[SIDE * SIDE], rows[SIDE * SIDE], window[SIDE * SIDE];
         for (int64_t next = 0; next < inner; next += LANES) {
             const group now = group_at(next, inner);
-            split_adjoint(kind, spectra + o * inner + now.first, step, now.count, sums);
+            split_adjoint(kind, spectra + o * row + now.first, step, now.count, sums);
             for (int v = 0; v < SIDE; v++) transform_adjoint(sums + v, rows + v, n, SIDE, SIDE);
             for (int i = 0; i < n; i++) transform_adjoint(rows + i * SIDE, window + i * n, n, 1, 1);
             if (kind == PATCH)

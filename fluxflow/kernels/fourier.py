@@ -29,7 +29,7 @@ from torch import Tensor
 
 from fluxflow.kernels import native, products
 from fluxflow.kernels.products import multiply
-from fluxflow.kernels.tiling import Tiling, Windows
+from fluxflow.kernels.tiling import LANES, Tiling, Windows
 
 Direct = Callable[[Tensor, Tensor], Tensor]  # of input and weight
 KINDS = ("patches", "kernels", "tiles")
@@ -89,9 +89,14 @@ def _call(verb: str, kind: str, source: Tensor, target: Tensor, where: Windows, 
     function(source.data_ptr(), target.data_ptr(), ctypes.byref(struct), torch.get_num_threads())
 
 
+def _empty(like: Tensor, numbers: int, outer: int, inner: int) -> Tensor:
+    """Space for spectra as fourier.c has them: [numbers, outer, inner], in rows of whole lines."""
+    return like.new_empty(numbers, outer, -(-inner // LANES) * LANES)[..., :inner]
+
+
 def _analyse(kind: str, tensor: Tensor, where: Windows, tiling: Tiling) -> Tensor:
-    """The spectra of windows of a contiguous tensor, [numbers, outer, inner]."""
-    spectra = tensor.new_empty(tiling.numbers, len(where.outer), len(where.inner))
+    """The spectra of windows of a contiguous tensor."""
+    spectra = _empty(tensor, tiling.numbers, len(where.outer), len(where.inner))
     _call("analyse", kind, tensor, spectra, where, tiling)
     return spectra
 
@@ -109,7 +114,7 @@ def _patches(x: Tensor, tiling: Tiling) -> list[Tensor]:
 
 def _product(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
     """The matrix product at each frequency, added to `plus` in place if it is given."""
-    y = a.new_empty(*a.shape[:2], b.shape[2]) if plus is None else plus
+    y = _empty(a, len(a), a.shape[1], b.shape[2]) if plus is None else plus
     for of_kind in (_real, _complex):
         multiply(of_kind(a), of_kind(b), None if plus is None else of_kind(plus), of_kind(y))
     return y
