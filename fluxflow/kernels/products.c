@@ -14,7 +14,7 @@ enum { WIDTH = 8, ROWS = 6, COMPLEX_BLOCK = 4, COMPLEX_VECTORS = 1 };
 #else
 enum { WIDTH = 4, ROWS = 8, COMPLEX_BLOCK = 8, COMPLEX_VECTORS = 2 };
 #endif
-enum { VECTORS = 2, COLUMNS = VECTORS * WIDTH, DEPTH = 256, LINE = 16, AHEAD = 24, IN_L2 = 2 };
+enum { VECTORS = 2, COLUMNS = VECTORS * WIDTH, DEPTH = 256, LINE = 16, AHEAD = 24, IN_L2 = 2, BAND = 512 };
 
 #define INLINE static inline __attribute__((always_inline))
 typedef float vector __attribute__((vector_size(4 * WIDTH)));
@@ -131,7 +131,7 @@ INLINE void copy(int parts, int64_t rows, int columns, matrices source, matrices
                     source.data[p * source.part + i * source.row + j * source.column];
 }
 
-/* Some columns of c, DEPTH terms at a time. Columns of b that do not lie side by side, or are fewer than `vectors` have,
+/* Some columns of c, from up to DEPTH terms. Columns of b that do not lie side by side, or are fewer than `vectors` have,
    are copied first; those of c and `plus` are then worked on in a copy of a block. */
 INLINE void panel(int parts, int vectors, int columns, int64_t rows, int64_t depth, matrices a, matrices b,
                   matrices plus, matrices c)
@@ -140,39 +140,56 @@ INLINE void panel(int parts, int vectors, int columns, int64_t rows, int64_t dep
     const matrices copied = {right, 0, DEPTH * COLUMNS, COLUMNS, 1}, whole = {left, 0, ROWS * COLUMNS, COLUMNS, 1};
     const int at_once = parts == 1 ? ROWS : COMPLEX_BLOCK / vectors, partial = columns < vectors * WIDTH;
     if (partial) memset(right, 0, sizeof right), memset(left, 0, sizeof left);
+    if (partial || b.column != 1) copy(parts, depth, columns, b, copied), b = copied;
+    for (int64_t r = 0, some; r < rows; r += some) {
+        const matrices factors = from(a, 0, r, 0), before = from(plus, 0, r, 0), after = from(c, 0, r, 0);
+        some = rows - r < at_once ? 1 : at_once;
+        if (partial && before.data) copy(parts, some, columns, before, whole);
+        const matrices to = partial ? whole : after, base = partial && before.data ? whole : before;
+        if (some == 1)
+            block(parts, r == 0, 1, vectors, depth, factors, b, base, to);
+        else
+            block(parts, r == 0, at_once, vectors, depth, factors, b, base, to);
+        if (partial) copy(parts, some, columns, whole, after);
+    }
+}
+
+/* Panels of some rows of c, DEPTH terms at a time: what they take of `a` stays in the cache for all of them. */
+INLINE void band(int parts, int64_t first, int64_t last, int64_t rows, int64_t columns, int64_t depth, matrices a,
+                 matrices b, matrices plus, matrices c)
+{
+    const int vectors = parts == 1 ? VECTORS : COMPLEX_VECTORS, width = vectors * WIDTH;
     for (int64_t k = 0; k < depth; k += DEPTH, plus = c) {
         const int64_t now = depth - k < DEPTH ? depth - k : DEPTH;
-        matrices terms = from(b, 0, k, 0);
-        if (partial || b.column != 1) copy(parts, now, columns, terms, copied), terms = copied;
-        for (int64_t r = 0, some; r < rows; r += some) {
-            const matrices factors = from(a, 0, r, k), before = from(plus, 0, r, 0), after = from(c, 0, r, 0);
-            some = rows - r < at_once ? 1 : at_once;
-            if (partial && before.data) copy(parts, some, columns, before, whole);
-            const matrices to = partial ? whole : after, base = partial && before.data ? whole : before;
-            if (some == 1)
-                block(parts, r == 0, 1, vectors, now, factors, terms, base, to);
+        for (int64_t at = first * width; at < last * width; at += width) {
+            const int some = columns - at < width ? (int)(columns - at) : width;
+            const matrices factors = from(a, 0, 0, k), terms = from(b, 0, k, at);
+            const matrices before = from(plus, 0, 0, at), after = from(c, 0, 0, at);
+            if (some > WIDTH)
+                panel(parts, vectors, some, rows, now, factors, terms, before, after);
             else
-                block(parts, r == 0, at_once, vectors, now, factors, terms, base, to);
-            if (partial) copy(parts, some, columns, whole, after);
+                panel(parts, 1, some, rows, now, factors, terms, before, after);
         }
     }
 }
 
+/* Each thread has one share of all panels of all bands, and takes those of a band together. */
 INLINE void run(int parts, matrices a, matrices b, matrices plus, matrices c, int64_t count, int64_t rows,
                 int64_t columns, int64_t depth, int threads)
 {
-    const int vectors = parts == 1 ? VECTORS : COMPLEX_VECTORS, width = vectors * WIDTH;
-    const int64_t panels = (columns + width - 1) / width;
+    const int width = (parts == 1 ? VECTORS : COMPLEX_VECTORS) * WIDTH;
+    const int64_t panels = (columns + width - 1) / width, bands = (rows + BAND - 1) / BAND, all = count * bands * panels;
+    const int64_t height = (rows + bands * ROWS - 1) / (bands * ROWS) * ROWS;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t i = 0; i < count * panels; i++) {
-        const int64_t matrix = i / panels, first = i % panels * width;
-        const int some = columns - first < width ? (int)(columns - first) : width;
-        const matrices factors = from(a, matrix, 0, 0), terms = from(b, matrix, 0, first);
-        const matrices before = from(plus, matrix, 0, first), after = from(c, matrix, 0, first);
-        if (some > WIDTH)
-            panel(parts, vectors, some, rows, depth, factors, terms, before, after);
-        else
-            panel(parts, 1, some, rows, depth, factors, terms, before, after);
+    for (int share = 0; share < threads; share++) {
+        const int64_t end = all * (share + 1) / threads;
+        for (int64_t i = all * share / threads, last; i < end; i += last - i % panels) {
+            const int64_t matrix = i / panels / bands, row = i / panels % bands * height, first = i % panels;
+            const int64_t some = rows - row < height ? rows - row : height;
+            last = end - i < panels - first ? first + end - i : panels;
+            band(parts, first, last, some, columns, depth, from(a, matrix, row, 0), from(b, matrix, 0, 0),
+                 from(plus, matrix, row, 0), from(c, matrix, row, 0));
+        }
     }
 }
 
