@@ -29,12 +29,11 @@ from torch import Tensor
 
 from fluxflow.kernels import native, products
 from fluxflow.kernels.products import multiply
-from fluxflow.kernels.tiling import LANES, Tiling, Windows
+from fluxflow.kernels.tiling import KEPT, LANES, Tiling, Windows
 
 Direct = Callable[[Tensor, Tensor], Tensor]  # of input and weight
 KINDS = ("patches", "kernels", "tiles")
 SAVED = 1 << 24  # numbers of a weight's spectra up to which the backward finds those of the forward
-KEPT = 1 << 25  # and up to which `kept_kernels` keeps them
 Kept = dict[tuple[int, ...], tuple[Tensor, int, Tensor]]  # a weight, its version, spectra
 _kept: ContextVar[Kept | None] = ContextVar("kept", default=None)
 
@@ -72,7 +71,7 @@ def tiling_for(x: Tensor, weight: Tensor, tiling_of: Callable[..., Tiling | None
     dtypes = (torch.float32, torch.bfloat16) if _bfloat16() else () if autocast else (torch.float32,)
     if x.dtype not in dtypes or weight.dtype != torch.float32 or x.numel() == 0 or not native.takes(x, weight):
         return None
-    tiling = tiling_of(tuple(x.shape), *sizes, bfloat16=_bfloat16())
+    tiling = tiling_of(tuple(x.shape), *sizes, bfloat16=_bfloat16(), kept=_keeps(weight))
     have = tiling is not None and None not in (library(tiling.taps, tiling.tile), products.library())
     return tiling if have else None
 
@@ -143,10 +142,15 @@ def kept_kernels() -> Iterator[None]:
         _kept.reset(token)
 
 
+def _keeps(weight: Tensor) -> bool:
+    """Whether spectra of this weight are kept; one of inference mode does not tell when it changes."""
+    return _kept.get() is not None and not weight.is_inference()
+
+
 def _kernels(weight: Tensor, where: Windows, tiling: Tiling) -> Tensor:
     """The spectra of kernels, [numbers, outputs, channels]."""
     kept = _kept.get()
-    if kept is None or tiling.kernel_numbers > KEPT or weight.is_inference():  # which does not tell when it changes
+    if kept is None or not _keeps(weight) or tiling.kernel_numbers > KEPT:
         spectra = _analyse("kernels", weight, where, tiling)
     else:
         key = weight.data_ptr(), where.outer.data_ptr(), where.inner.data_ptr()

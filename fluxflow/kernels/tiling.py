@@ -19,11 +19,12 @@ from torch import Tensor
 
 TILES = (4, 8, 16)
 # As measured, in the time of a multiplication in a float32 matrix product: a multiplication of a direct convolution in
-# float32 and in bfloat16; what a number of a spectrum takes to be computed, written and read.
-DIRECT, DIRECT_BFLOAT16, TRANSFORM = 0.8, 0.45, 55
+# float32 and in bfloat16; what a number of a spectrum takes to be computed, written and read; to be read alone.
+DIRECT, DIRECT_BFLOAT16, TRANSFORM, READ = 0.8, 0.45, 55, 30
 CHUNK = 6_000_000  # numbers of an intermediate result, which should stay in the cache
 PATCHES = 128  # that are worked on at a time
 LANES = 16  # windows that fourier.c transforms at once
+KEPT = 1 << 25  # numbers of a weight's spectra up to which they may be kept
 
 
 class Windows(NamedTuple):
@@ -102,7 +103,13 @@ def patch_side(taps: int, tile: int) -> int:
 
 
 def best_tile(
-    batch: int, channels: tuple[int, int], size: tuple[int, int], taps: int, direct_taps: int, bfloat16: bool
+    batch: int,
+    channels: tuple[int, int],
+    size: tuple[int, int],
+    taps: int,
+    direct_taps: int,
+    bfloat16: bool,
+    kept: bool = False,
 ) -> int | None:
     """The tile that computes a convolution fastest, by its operations, or None where direct summation does.
 
@@ -113,6 +120,7 @@ def best_tile(
         taps: side of the kernel.
         direct_taps: taps that a direct convolution takes for an output.
         bfloat16: that is how a direct one would be computed.
+        kept: spectra of kernels are, if they are not too many.
     """
     both = channels[0] * channels[1]
 
@@ -120,7 +128,9 @@ def best_tile(
         tiles = batch * (-(-size[0] // tile)) * (-(-size[1] // tile))
         numbers = patch_side(taps, tile) ** 2
         products = 4 + 3 * (numbers - 4) // 2  # four frequencies are real, and a complex product takes three
-        return products * tiles * both + TRANSFORM * numbers * (tiles * sum(channels) + both)
+        columns = -(-tiles // LANES) * LANES  # of the matrices, which come in whole vectors
+        kernels = READ if kept and numbers * both <= KEPT else TRANSFORM
+        return products * columns * both + numbers * (TRANSFORM * tiles * sum(channels) + kernels * both)
 
     best = min(TILES, key=time)
     direct = (DIRECT_BFLOAT16 if bfloat16 else DIRECT) * direct_taps * both * batch * size[0] * size[1]
@@ -138,7 +148,9 @@ def places(*dimensions: tuple[int, int]) -> Tensor:
 Shape = tuple[int, int, int, int]
 
 
-def same(shape: Shape, outputs: int, taps: int, dilation: int, bfloat16: bool = False) -> Tiling | None:
+def same(
+    shape: Shape, outputs: int, taps: int, dilation: int, bfloat16: bool = False, kept: bool = False
+) -> Tiling | None:
     """A convolution of stride 1 with an odd kernel that keeps the size, where it pays.
 
     Args:
@@ -147,14 +159,17 @@ def same(shape: Shape, outputs: int, taps: int, dilation: int, bfloat16: bool = 
         taps: side of the kernel.
         dilation: of the kernel.
         bfloat16: what the alternative is computed in, else float32.
+        kept: spectra of kernels are, if they are not too many.
     """
     batch, channels, *size = shape
     phase = -(-size[0] // dilation), -(-size[1] // dilation)
-    tile = best_tile(batch * dilation**2, (channels, outputs), phase, taps, taps**2, bfloat16)
+    tile = best_tile(batch * dilation**2, (channels, outputs), phase, taps, taps**2, bfloat16, kept)
     return None if tile is None else _same(shape, outputs, taps, dilation, tile)
 
 
-def transposed(shape: Shape, outputs: int, taps: int, padding: int, bfloat16: bool = False) -> Tiling | None:
+def transposed(
+    shape: Shape, outputs: int, taps: int, padding: int, bfloat16: bool = False, kept: bool = False
+) -> Tiling | None:
     """A transposed convolution of stride 2 with an even kernel, where it pays and doubles the size.
 
     Args:
@@ -162,13 +177,13 @@ def transposed(shape: Shape, outputs: int, taps: int, padding: int, bfloat16: bo
         outputs: channels of the output.
         taps: side of the kernel.
         padding: of the convolution that this is the transpose of.
-        bfloat16: as for `same`.
+        bfloat16, kept: as for `same`.
     """
     if padding != taps // 2 - 1:
         return None
     batch, channels, *size = shape
     half = taps // 2
-    tile = best_tile(batch, (channels, 4 * outputs), (size[0], size[1]), half + padding % 2, half**2, bfloat16)
+    tile = best_tile(batch, (channels, 4 * outputs), (size[0], size[1]), half + padding % 2, half**2, bfloat16, kept)
     return None if tile is None else _transposed(shape, outputs, taps, padding, tile)
 
 
