@@ -6,13 +6,12 @@
    values must not be taken for finite: NaN and infinity reach the output, where training looks for them. */
 
 #include <stddef.h>
-#include <stdint.h>
 #include <string.h>
+
+#include "shares.h"
 
 enum { TILE = 1024 }; /* values of a plane that a thread takes at a time */
 enum activation { NONE, SIGMOID, SILU, TANH, RELU }; /* in the order of bezier.ACTIVATIONS */
-
-#define INLINE static inline __attribute__((always_inline))
 
 #ifdef BFLOAT16
 typedef uint16_t value;
@@ -160,14 +159,14 @@ static void backward_tile(const value *x, const value *restrict grad, value *gra
 }
 
 /* Runs STATEMENT for each tile with `from` (first index in the input), `to` (in the output) and its length n. */
-#define FOR_EACH_TILE(STATEMENT)                                                     \
-    const int64_t tiles = (plane + TILE - 1) / TILE;                                 \
-    _Pragma("omp parallel for num_threads(threads) if(threads > 1) schedule(static)") \
-    for (int64_t index = 0; index < outer * tiles; index++) {                        \
-        int64_t group = index / tiles, start = index % tiles * TILE;                 \
-        size_t from = group * 5 * plane + start, to = group * plane + start;         \
-        size_t n = plane - start < TILE ? plane - start : TILE;                      \
-        STATEMENT;                                                                   \
+#define FOR_EACH_TILE(STATEMENT)                                             \
+    const int64_t tiles = (plane + TILE - 1) / TILE;                         \
+    FOR_EACH_PIECE(outer * tiles)                                            \
+    for (int64_t index = piece.first; index < piece.last; index++) {         \
+        int64_t group = index / tiles, start = index % tiles * TILE;         \
+        size_t from = group * 5 * plane + start, to = group * plane + start; \
+        size_t n = plane - start < TILE ? plane - start : TILE;              \
+        STATEMENT;                                                           \
     }
 
 void bezier_forward(const value *x, value *y, int64_t outer, int64_t plane, int threads)

@@ -7,13 +7,13 @@
    columns, by products with `basis`, where symmetry saves half of the operations. */
 
 #include <math.h>
-#include <stdint.h>
 #include <string.h>
+
+#include "shares.h"
 
 enum { SIDE = TILE + TAPS - TAPS % 2, HALF = SIDE / 2, NUMBERS = SIDE * SIDE, LANES = 16 };
 enum kind { PATCH, KERNEL, OUTPUT };
 
-#define INLINE static inline __attribute__((always_inline))
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 
 /* Where windows lie in a tensor: window (o, i) begins at outer[o] + inner[i]. Its `size` rows and columns are those from
@@ -209,8 +209,7 @@ INLINE group group_at(int64_t next, int64_t inner)
 INLINE void analyse(enum kind kind, int n, int size, const float *tensor, float *spectra, const windows *where, int threads)
 {
     const int64_t inner = where->inner_count, row = (inner + LANES - 1) / LANES * LANES, step = where->outer_count * row;
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t o = 0; o < where->outer_count; o++) {
+    FOR_EACH_PIECE(where->outer_count) for (int64_t o = piece.first; o < piece.last; o++) {
         const int64_t start = where->outer[o];
         lanes window[SIDE * SIDE], rows[SIDE * SIDE], sums[SIDE * SIDE];
         memset(window, 0, sizeof window);
@@ -229,8 +228,7 @@ INLINE void synthesise(enum kind kind, int n, int size, const float *spectra, fl
                        int threads)
 {
     const int64_t inner = where->inner_count, row = (inner + LANES - 1) / LANES * LANES, step = where->outer_count * row;
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t o = 0; o < where->outer_count; o++) {
+    FOR_EACH_PIECE(where->outer_count) for (int64_t o = piece.first; o < piece.last; o++) {
         const int64_t start = where->outer[o];
         lanes sums[SIDE * SIDE], rows[SIDE * SIDE], window[SIDE * SIDE];
         for (int64_t next = 0; next < inner; next += LANES) {

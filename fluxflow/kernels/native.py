@@ -51,7 +51,8 @@ def compiled(folder: Path, source: str, *defined: str) -> Path:
     compiler, path = shlex.split(os.environ.get("CC", "cc")), FOLDER / source
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
     options = [*OPTIONS, *(f"-D{constant}" for constant in defined)]
-    what = (path.read_text(encoding="utf-8"), compiler, version, options, VARIANTS, processor())
+    texts = [file.read_text(encoding="utf-8") for file in (path, *sorted(FOLDER.glob("*.h")))]
+    what = (texts, compiler, version, options, VARIANTS, processor())
     library = folder / f"{path.stem}-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.so"
     if library.is_file():
         return library

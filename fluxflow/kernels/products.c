@@ -3,8 +3,9 @@
 
        s = a_r·(b_r + b_i)        c_r = s − b_i·(a_r + a_i)        c_i = s − b_r·(a_r − a_i) */
 
-#include <stdint.h>
 #include <string.h>
+
+#include "shares.h"
 
 /* A block has ROWS rows, or those that make COMPLEX_BLOCK vectors of complex numbers. */
 #if defined __AVX512F__
@@ -16,7 +17,6 @@ enum { WIDTH = 4, ROWS = 8, COMPLEX_BLOCK = 8, COMPLEX_VECTORS = 2 };
 #endif
 enum { VECTORS = 2, COLUMNS = VECTORS * WIDTH, DEPTH = 256, LINE = 16, AHEAD = 24, IN_L2 = 2, BAND = 512 };
 
-#define INLINE static inline __attribute__((always_inline))
 typedef float vector __attribute__((vector_size(4 * WIDTH)));
 
 /* Matrices in a tensor, and the distances from one to the next, from the real part to the imaginary one, from row to row
@@ -173,24 +173,21 @@ INLINE void band(int parts, int64_t first, int64_t last, int64_t rows, int64_t c
     }
 }
 
-/* Each thread has one share of all panels of all bands, and takes those of a band together. */
+/* Threads share the panels of all bands, and take those of a band together. */
 INLINE void run(int parts, matrices a, matrices b, matrices plus, matrices c, int64_t count, int64_t rows,
                 int64_t columns, int64_t depth, int threads)
 {
     const int width = (parts == 1 ? VECTORS : COMPLEX_VECTORS) * WIDTH;
-    const int64_t panels = (columns + width - 1) / width, bands = (rows + BAND - 1) / BAND, all = count * bands * panels;
+    const int64_t panels = (columns + width - 1) / width, bands = (rows + BAND - 1) / BAND;
     const int64_t height = (rows + bands * ROWS - 1) / (bands * ROWS) * ROWS;
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int share = 0; share < threads; share++) {
-        const int64_t end = all * (share + 1) / threads;
-        for (int64_t i = all * share / threads, last; i < end; i += last - i % panels) {
+    FOR_EACH_PIECE(count * bands * panels)
+        for (int64_t i = piece.first, last; i < piece.last; i += last - i % panels) {
             const int64_t matrix = i / panels / bands, row = i / panels % bands * height, first = i % panels;
             const int64_t some = rows - row < height ? rows - row : height;
-            last = end - i < panels - first ? first + end - i : panels;
+            last = piece.last - i < panels - first ? first + piece.last - i : panels;
             band(parts, first, last, some, columns, depth, from(a, matrix, row, 0), from(b, matrix, 0, 0),
                  from(plus, matrix, row, 0), from(c, matrix, row, 0));
         }
-    }
 }
 
 /* c = plus + a · b for `count` matrices [rows, depth] · [depth, columns]; the columns of c lie side by side, as those of
