@@ -1,7 +1,7 @@
 """Linear layers in float32 on CPU, on processors whose full speed MKL does not reach: by products.c for many rows."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -22,18 +22,11 @@ def pays() -> bool:
     return "AuthenticAMD" in native.processor() and products.library() is not None
 
 
-def _outputs(x: Tensor, weights: Iterable[Tensor], biases: Iterable[Tensor], outputs: int) -> Tensor:
-    y = x.new_empty(*x.shape[:2], outputs)
-    for rows, weight, bias, out in zip(x[:, None], weights, biases, y[:, None], strict=True):
-        multiply(rows, weight.mT[None], bias.expand_as(out), out)
-    return y
-
-
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _outputs(x, weight, bias, weight.shape[1])
+        return multiply(x, weight.mT, bias[:, None].expand(-1, x.shape[1], -1))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -51,8 +44,11 @@ def linears(x: Tensor, layers: Sequence[nn.Linear]) -> Tensor:
     """N layers of one size at once, each with an input of its own: [N, T, I] → [N, T, O]."""
     weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
     taken = x.shape[1] >= ROWS and _takes(x, *weights, *biases)
-    if taken and not torch.is_grad_enabled():
-        return _outputs(x, weights, biases, len(weights[0]))
+    if taken and not torch.is_grad_enabled():  # the weights can stay where they are
+        y = x.new_empty(*x.shape[:2], len(weights[0]))
+        for rows, weight, bias, out in zip(x[:, None], weights, biases, y[:, None], strict=True):
+            multiply(rows, weight.mT[None], bias.expand_as(out), out)
+        return y
     weight, bias = torch.stack(weights), torch.stack(biases)
     return _Linear.apply(x, weight, bias) if taken else torch.baddbmm(bias[:, None], x, weight.mT)
 
