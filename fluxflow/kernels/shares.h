@@ -44,7 +44,7 @@ INLINE int take(const shared *loop, int thread, range *taken)
 /* What follows is run for each `piece` of a loop over 0 to COUNT − 1, on `threads` threads. */
 #define FOR_EACH_PIECE(COUNT)                                                         \
     int64_t next_pieces[threads];                                                     \
-    const shared loop = divide(COUNT, threads, next_pieces);                           \
+    const shared loop = divide(COUNT, threads, next_pieces);                          \
     _Pragma("omp parallel for num_threads(threads) if(threads > 1) schedule(static)") \
     for (int thread = 0; thread < threads; thread++)                                  \
         for (range piece; take(&loop, thread, &piece);)

@@ -1,5 +1,6 @@
 import logging
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -49,6 +50,17 @@ def test_another_build_has_another_name(fresh, monkeypatch, what):
     first = native.compiled(fresh, *ASKED)
     changed = {"OPTIONS": [*native.OPTIONS, "-g"], "VARIANTS": ([],), "processor": lambda: "another"}
     monkeypatch.setattr(native, what, changed[what])
+    assert native.compiled(fresh, *ASKED) != first
+
+
+@needs_compiler
+def test_a_header_counts_as_the_source_does(fresh, monkeypatch, tmp_path):
+    for name in ("bezier.c", "shares.h"):
+        shutil.copy(native.FOLDER / name, tmp_path)
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    first = native.compiled(fresh, *ASKED)
+    with (tmp_path / "shares.h").open("a") as header:
+        header.write("/* another */")
     assert native.compiled(fresh, *ASKED) != first
 
 

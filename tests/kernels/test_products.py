@@ -56,3 +56,15 @@ def test_nothing_outside_is_written():
     products.multiply(torch.randn(2, 13, 5), torch.randn(2, 5, 37), out=whole[1:3])
     assert whole[1:3].all()
     assert not whole[::3].any()
+
+
+@pytest.mark.parametrize("parts", [[], [2]])
+def test_threads_do_not_change_the_result(parts):
+    """However many there are, and more than pieces of work."""
+    a, b, before = torch.randn(3, *parts, 600, 70), torch.randn(3, *parts, 70, 100), torch.get_num_threads()
+    found = []
+    for threads in (1, 2, 3, 50):
+        torch.set_num_threads(threads)
+        found.append(products.multiply(a, b))
+    torch.set_num_threads(before)
+    assert all(torch.equal(each, found[0]) for each in found)
