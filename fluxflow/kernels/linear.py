@@ -26,6 +26,8 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
+        if x.shape[1] in FEW:
+            return torch.baddbmm(bias[:, :, None], weight, x.mT).mT
         return multiply(x, weight.mT, bias[:, None].expand(-1, x.shape[1], -1))
 
     @staticmethod
@@ -62,10 +64,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         bias: [O].
     """
     rows = math.prod(x.shape[:-1])
-    if rows >= ROWS and _takes(x, weight, bias):
+    if (rows >= ROWS or rows in FEW) and _takes(x, weight, bias):
         return _Linear.apply(x.reshape(1, -1, x.shape[-1]), weight[None], bias[None]).view(*x.shape[:-1], -1)
-    if rows in FEW and _takes(x, weight, bias):
-        return torch.addmm(bias[:, None], weight, x.flatten(0, -2).mT).mT.unflatten(0, x.shape[:-1])
     return F.linear(x, weight, bias)
 
 
