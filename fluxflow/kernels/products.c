@@ -143,11 +143,13 @@ INLINE void panel(int parts, int vectors, int columns, int64_t rows, int64_t dep
     if (partial || b.column != 1) copy(parts, depth, columns, b, copied), b = copied;
     for (int64_t r = 0, some; r < rows; r += some) {
         const matrices factors = from(a, 0, r, 0), before = from(plus, 0, r, 0), after = from(c, 0, r, 0);
-        some = rows - r < at_once ? 1 : at_once;
+        some = rows - r < at_once / 2 ? 1 : rows - r < at_once ? at_once / 2 : at_once;
         if (partial && before.data) copy(parts, some, columns, before, whole);
         const matrices to = partial ? whole : after, base = partial && before.data ? whole : before;
         if (some == 1)
             block(parts, r == 0, 1, vectors, depth, factors, b, base, to);
+        else if (some < at_once)
+            block(parts, r == 0, at_once / 2, vectors, depth, factors, b, base, to);
         else
             block(parts, r == 0, at_once, vectors, depth, factors, b, base, to);
         if (partial) copy(parts, some, columns, whole, after);
