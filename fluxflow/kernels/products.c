@@ -132,7 +132,8 @@ INLINE void copy(int parts, int64_t rows, int columns, matrices source, matrices
 }
 
 /* Some columns of c, from up to DEPTH terms. Columns of b that do not lie side by side, or are fewer than `vectors` have,
-   are copied first; those of c and `plus` are then worked on in a copy of a block. */
+   are copied first; those of c and `plus` are then worked on in a copy of a block. The rows of a last block that is not
+   full are taken half a block at a time, then singly. */
 INLINE void panel(int parts, int vectors, int columns, int64_t rows, int64_t depth, matrices a, matrices b,
                   matrices plus, matrices c)
 {
