@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,11 +19,16 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="malloc is another")
 
 
-def faults(device: str = "cpu", **settings: str) -> int:
+def printed(code: str, settings: dict[str, str]) -> list[int]:
+    """The numbers that a process prints, whose environment says of malloc and the kernels what the settings say."""
     ours = ("MALLOC_", "GLIBC_TUNABLES", "FLUXFLOW_KERNELS")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | settings
-    command = [sys.executable, "-c", AGAIN.format(device=device)]
-    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return [int(number) for number in found.stdout.split()]
+
+
+def faults(device: str = "cpu", **settings: str) -> int:
+    return printed(AGAIN.format(device=device), settings)[0]
 
 
 @linux
@@ -37,3 +43,31 @@ def test_freed_memory_is_taken_again():
 )
 def test_another_device_the_environment_and_the_switch_leave_malloc_alone(device, settings):
     assert faults(device, **settings) > 500
+
+
+LARGE = """
+import re, torch
+from pathlib import Path
+from fluxflow.kernels.heap import keep_freed_memory
+for _ in range({times}):
+    keep_freed_memory(torch.device("cpu"))
+kept = [torch.ones(1 << 20) for _ in range(64)]
+print(*(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/" + file).read_text())[1]
+        for name, file in (("AnonHugePages", "smaps_rollup"), ("VmSize", "status"))))
+"""
+PAGES, STRICT = Path("/sys/kernel/mm/transparent_hugepage/enabled"), Path("/proc/sys/vm/overcommit_memory")
+
+
+def sizes(times: int, **settings: str) -> list[int]:
+    """KiB in large pages, and KiB of addresses, of a process that holds 256 MiB in tensors of 4."""
+    return printed(LARGE.format(times=times), settings)
+
+
+@linux
+@pytest.mark.skipif(not PAGES.exists() or "[madvise]" not in PAGES.read_text(), reason="large pages are not to ask for")
+@pytest.mark.skipif(STRICT.read_text().strip() == "2" if STRICT.exists() else False, reason="addresses count as memory")
+def test_the_heap_lies_in_large_pages_and_is_widened_once():
+    large, once = sizes(1)
+    assert large > 200 * 1024
+    assert sizes(3)[1] - once < 100 * 1024
+    assert sizes(1, FLUXFLOW_KERNELS="reference")[0] < 20 * 1024
