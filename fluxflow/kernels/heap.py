@@ -45,10 +45,13 @@ def keep_freed_memory(device: torch.device) -> None:
 def _widen() -> None:
     """Let the heap reach over half as many addresses as the machine has memory, and ask for large pages there.
 
-    Addresses are not memory: that comes when they are first written to. Where the system refuses, or counts addresses
-    as memory, all stays as it is.
+    Addresses are not memory: that comes when they are first written to. Where the system refuses, counts addresses
+    as memory, or limits them (ulimit -v), all stays as it is.
     """
-    if OVERCOMMIT.exists() and OVERCOMMIT.read_text().strip() == STRICT:
+    import resource  # not on Windows
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY or (OVERCOMMIT.exists() and OVERCOMMIT.read_text().strip() == STRICT):
         return
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p

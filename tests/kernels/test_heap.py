@@ -46,9 +46,10 @@ def test_another_device_the_environment_and_the_switch_leave_malloc_alone(device
 
 
 LARGE = """
-import re, torch
+import re, resource, torch
 from pathlib import Path
 from fluxflow.kernels.heap import keep_freed_memory
+resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
 for _ in range({times}):
     keep_freed_memory(torch.device("cpu"))
 kept = [torch.ones(1 << 20) for _ in range(64)]
@@ -58,9 +59,12 @@ print(*(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/" + file).read_text
 PAGES, STRICT = Path("/sys/kernel/mm/transparent_hugepage/enabled"), Path("/proc/sys/vm/overcommit_memory")
 
 
-def sizes(times: int, **settings: str) -> list[int]:
-    """KiB in large pages, and KiB of addresses, of a process that holds 256 MiB in tensors of 4."""
-    return printed(LARGE.format(times=times), settings)
+def sizes(times: int, limit: int = -1, **settings: str) -> list[int]:
+    """KiB in large pages, and KiB of addresses, of a process that holds 256 MiB in tensors of 4.
+
+    It may have `limit` bytes of addresses, or any number where that is -1.
+    """
+    return printed(LARGE.format(times=times, limit=limit), settings)
 
 
 @linux
@@ -70,4 +74,5 @@ def test_the_heap_lies_in_large_pages_and_is_widened_once():
     large, once = sizes(1)
     assert large > 200 * 1024
     assert sizes(3)[1] - once < 100 * 1024
+    assert sizes(1, limit=1 << 40)[0] < 20 * 1024
     assert sizes(1, FLUXFLOW_KERNELS="reference")[0] < 20 * 1024
