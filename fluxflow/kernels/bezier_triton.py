@@ -4,9 +4,12 @@ Formulas are those of bezier.py. Element i of the output belongs to group i // p
 its five planes, so one kernel serves images, channels_last and tokens: they differ in `plane` alone.
 """
 
+# Triton's language is not Python, and Triton not everywhere.
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false, reportMissingImports=false
+
 import torch
-import triton  # pyright: ignore[reportMissingImports]
-import triton.language as tl  # pyright: ignore[reportMissingImports]
+import triton
+import triton.language as tl
 from torch import Tensor
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -120,7 +123,7 @@ def forward(x: Tensor, y: Tensor, plane: int, t_kind: int, p_kind: int) -> None:
     """Writes the curve of x into y; the arguments are those of `bezier_native.forward`."""
     grid, long = (triton.cdiv(y.numel(), BLOCK),), x.numel() >= 2**31
     with torch.cuda.device_of(x):
-        _forward[grid](x, y, y.numel(), plane, t_kind, p_kind, long, BLOCK)  # pyright: ignore[reportIndexIssue]
+        _forward[grid](x, y, y.numel(), plane, t_kind, p_kind, long, BLOCK)
 
 
 def backward(x: Tensor, grad: Tensor, grad_x: Tensor, plane: int, t_kind: int, p_kind: int) -> None:
@@ -128,4 +131,4 @@ def backward(x: Tensor, grad: Tensor, grad_x: Tensor, plane: int, t_kind: int, p
     total, long = grad.numel(), x.numel() >= 2**31
     grid = (triton.cdiv(total, BLOCK),)
     with torch.cuda.device_of(x):
-        _backward[grid](x, grad, grad_x, total, plane, t_kind, p_kind, long, BLOCK)  # pyright: ignore[reportIndexIssue]
+        _backward[grid](x, grad, grad_x, total, plane, t_kind, p_kind, long, BLOCK)

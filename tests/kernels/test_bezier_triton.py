@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import subprocess
+import sys
 from types import ModuleType
 from unittest import mock
 
@@ -24,13 +26,18 @@ def form() -> ModuleType:
         return importlib.import_module("fluxflow.kernels.bezier_triton")
 
 
+def run(form: ModuleType, x: torch.Tensor, grad: torch.Tensor | None, dim: int, *kinds: str | None) -> torch.Tensor:
+    """The curve or its gradient by the Triton kernels."""
+    return plain._run(form, x, grad, dim, plain._kinds(*kinds))
+
+
 def assert_equals_float64(form: ModuleType, x: torch.Tensor, dim: int, *kinds: str | None) -> None:
     """Output and gradient against the oracle."""
     exact = x.double().requires_grad_()
     expected = bezier_planes(exact, dim, *kinds)
     upstream = torch.randn(expected.shape, device=x.device).to(x.dtype)
     (expected_gradient,) = torch.autograd.grad(expected, exact, upstream.double())
-    y, gradient = (plain._run(form, x, grad, dim, kinds) for grad in (None, upstream))
+    y, gradient = (run(form, x, grad, dim, *kinds) for grad in (None, upstream))
     assert (y.dtype, gradient.dtype) == (x.dtype, x.dtype)
     assert relative_error(y, expected) <= TOLERANCE[x.dtype]
     assert relative_error(gradient, expected_gradient) <= TOLERANCE[x.dtype]
@@ -53,20 +60,42 @@ def test_shapes(form, dtype, shape, dim):
 def test_channels_last(form):
     x = torch.randn(2, 20, 9, 7, device=DEVICE).to(memory_format=torch.channels_last)
     assert_equals_float64(form, x, 1, "sigmoid", "silu")
-    y = plain._run(form, x, None, 1, ("sigmoid", "silu"))
+    y = run(form, x, None, 1, "sigmoid", "silu")
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_nan_stays(form):
     x = torch.randn(5, 40, device=DEVICE)
     x[3, 7] = torch.nan
-    assert plain._run(form, x, None, 0, ("sigmoid", "relu"))[0].isnan().nonzero().tolist() == [[7]]
+    assert run(form, x, None, 0, "sigmoid", "relu")[0].isnan().nonzero().tolist() == [[7]]
+
+
+COMPILED = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from fluxflow.kernels import bezier_triton
+
+integers = {"T": "constexpr", "P": "constexpr", "LONG": "constexpr", "SIZE": "constexpr"}
+for dtype in "fp32", "bf16", "fp16":
+    for kernel, tensors in (bezier_triton._forward, "x y"), (bezier_triton._backward, "x grad grad_x"):
+        for t, p, long in (0, 0, False), (1, 2, False), (3, 4, False), (1, 2, True):
+            sizes = dict.fromkeys(("total", "plane"), "i64" if long else "i32")
+            signature = dict.fromkeys(tensors.split(), "*" + dtype) | sizes | integers
+            source = ASTSource(kernel, signature, {"T": t, "P": p, "LONG": long, "SIZE": bezier_triton.BLOCK})
+            assert compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
+"""
+
+
+def test_compiles_for_a_gpu_that_is_not_here(tmp_path):
+    """For an H100; what the interpreter takes need not be what the compiler does."""
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", COMPILED], env=environment, check=True)
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
 def test_cuda_tensors_come_here(form):
     x = torch.randn(2, 20, 8, 8, device="cuda", requires_grad=True)
-    assert plain._form(x.detach(), 1) is form
+    assert plain._form(x.detach(), 1, plain._kinds("sigmoid", "silu")) is form
     y = plain.bezier(x, 1, "sigmoid", "silu")
     (gradient,) = torch.autograd.grad(y.sum(), x)
     (expected,) = torch.autograd.grad(plain.bezier_reference(x.double(), 1, "sigmoid", "silu").sum(), x)
