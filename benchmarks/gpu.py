@@ -54,7 +54,7 @@ def mark() -> Any:
 
 
 class Marked:
-    """A loader of as many batches as are measured, which marks when each is wanted."""
+    """A loader of some batches, which marks when each is wanted; Lightning does not ask for one after the last."""
 
     def __init__(self, batches: Iterator[Batch], count: int) -> None:
         self.batches, self.count = batches, count
@@ -67,7 +67,6 @@ class Marked:
         for _ in range(self.count):
             self.marks.append(mark())
             yield next(self.batches)
-        self.marks.append(mark())
 
 
 class Table:
@@ -124,7 +123,7 @@ class Table:
                 module, batches = made()
                 if form == "compiled":
                     compile_networks(module)
-                loader = Marked(batches, self.warm + self.pairs)
+                loader = Marked(batches, self.warm + self.pairs + 1)
                 fit(config, module, loader)
             steps[form] = milliseconds(loader.marks)
         times = {form: median(found[self.warm :]) for form, found in steps.items()}

