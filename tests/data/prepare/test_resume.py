@@ -80,7 +80,7 @@ def test_ten_kills_of_a_larger_run(tmp_path, files):
     source, options = many_pictures(tmp_path / "pictures", PICTURES), ["--val-fraction", "0.02", "--drop-duplicates"]
     options += ["--shard-samples", str(PICTURES // 20)]
     finish(start(source, tmp_path / "one", 2, options))
-    hit = kill_and_go_on(source, tmp_path / "many", options, pieces=20, kills=10, pause=0.6)
+    hit = kill_and_go_on(source, tmp_path / "many", options, pieces=20, kills=10, pause=0.1)
     assert hit >= 8
     assert files(tmp_path / "one") == files(tmp_path / "many")
 
