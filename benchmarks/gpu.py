@@ -123,7 +123,7 @@ class Table:
                 module, batches = made()
                 if form == "compiled":
                     compile_networks(module)
-                loader = Marked(batches, self.warm + self.pairs + 1)
+                loader = Marked(batches, self.warm + self.pairs + 1)  # a step ends where the next begins
                 fit(config, module, loader)
             steps[form] = milliseconds(loader.marks)
         times = {form: median(found[self.warm :]) for form, found in steps.items()}

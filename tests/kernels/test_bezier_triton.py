@@ -75,12 +75,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from fluxflow.kernels import bezier_triton
 
-integers = {"T": "constexpr", "P": "constexpr", "LONG": "constexpr", "SIZE": "constexpr"}
+constants = {"T": "constexpr", "P": "constexpr", "LONG": "constexpr", "SIZE": "constexpr"}
 for dtype in "fp32", "bf16", "fp16":
     for kernel, tensors in (bezier_triton._forward, "x y"), (bezier_triton._backward, "x grad grad_x"):
         for t, p, long in (0, 0, False), (1, 2, False), (3, 4, False), (1, 2, True):
             sizes = dict.fromkeys(("total", "plane"), "i64" if long else "i32")
-            signature = dict.fromkeys(tensors.split(), "*" + dtype) | sizes | integers
+            signature = dict.fromkeys(tensors.split(), "*" + dtype) | sizes | constants
             source = ASTSource(kernel, signature, {"T": t, "P": p, "LONG": long, "SIZE": bezier_triton.BLOCK})
             assert compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
 """

@@ -54,11 +54,15 @@ def results(out: Path) -> int:
 
 
 def kill_and_go_on(source: Path, out: Path, options: list[str], pieces: int, kills: int, pause: float) -> int:
-    """Kill runs with 1, 2 and 3 processes at random moments, then let one finish; returns how many kills hit."""
+    """Kill runs with 1, 2 and 3 processes at random moments, then let one finish; returns how many kills hit.
+
+    Each run is left to get further than the one before, so that no kill hits one that has yet to begin.
+    """
     rng, hit = random.Random(0), 0
-    for number, mark in enumerate(sorted(rng.choices(range(pieces), k=kills))):
+    for number, mark in enumerate(sorted(rng.sample(range(pieces), k=kills))):
+        wanted = max(mark, results(out) + 1)
         run = start(source, out, 1 + number % 3, options)
-        while results(out) < mark and run.poll() is None:
+        while results(out) < wanted and run.poll() is None:
             time.sleep(0.002)
         time.sleep(pause * rng.random())
         hit += run.poll() is None
@@ -78,9 +82,9 @@ def test_killed_runs_go_on_to_the_same_bytes(tmp_path, files):
 @pytest.mark.slow
 def test_ten_kills_of_a_larger_run(tmp_path, files):
     source, options = many_pictures(tmp_path / "pictures", PICTURES), ["--val-fraction", "0.02", "--drop-duplicates"]
-    options += ["--shard-samples", str(PICTURES // 20)]
+    options += ["--shard-samples", str(PICTURES // 40)]
     finish(start(source, tmp_path / "one", 2, options))
-    hit = kill_and_go_on(source, tmp_path / "many", options, pieces=20, kills=10, pause=0.1)
+    hit = kill_and_go_on(source, tmp_path / "many", options, pieces=40, kills=10, pause=0.05)
     assert hit >= 8
     assert files(tmp_path / "one") == files(tmp_path / "many")
 
