@@ -45,7 +45,7 @@ class _Linear(torch.autograd.Function):
 def linears(x: Tensor, layers: Sequence[nn.Linear]) -> Tensor:
     """N layers of one size at once, each with an input of its own: [N, T, I] → [N, T, O]."""
     weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
-    taken = x.shape[1] >= ROWS and _takes(x, *weights, *biases)
+    taken = x.shape[1] >= ROWS and takes(x, *weights, *biases)
     if taken and not torch.is_grad_enabled():  # the weights can stay where they are
         y = x.new_empty(*x.shape[:2], len(weights[0]))
         for rows, weight, bias, out in zip(x[:, None], weights, biases, y[:, None], strict=True):
@@ -64,14 +64,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         bias: [O].
     """
     rows = math.prod(x.shape[:-1])
-    if (rows >= ROWS or rows in FEW) and _takes(x, weight, bias):
+    if (rows >= ROWS or rows in FEW) and takes(x, weight, bias):
         return _Linear.apply(x.reshape(1, -1, x.shape[-1]), weight[None], bias[None]).view(*x.shape[:-1], -1)
     return F.linear(x, weight, bias)
 
 
-def _takes(x: Tensor, *parameters: Tensor) -> bool:
-    float32 = all(each.dtype == torch.float32 for each in (x, *parameters)) and not torch.is_autocast_enabled("cpu")
-    return float32 and native.takes(x, *parameters) and pays()
+def takes(x: Tensor, *others: Tensor) -> bool:
+    """Whether compiled products may work on these tensors, and pay."""
+    float32 = all(each.dtype == torch.float32 for each in (x, *others)) and not torch.is_autocast_enabled("cpu")
+    return float32 and native.takes(x, *others) and pays()
 
 
 class Linear(nn.Linear):

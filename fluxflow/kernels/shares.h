@@ -2,6 +2,8 @@
    machine, and of equal parts the slowest would be waited for: each thread takes pieces of its own part, which it finds
    in its cache, and then of the others'. Who computes a number is open, and does not change it. */
 
+#pragma once
+
 #include <stdint.h>
 
 #define INLINE static inline __attribute__((always_inline))

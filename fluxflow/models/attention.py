@@ -1,20 +1,10 @@
 """Multi-head attention over tokens [B, T, D], and rotary positions in two dimensions."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fluxflow.kernels.attention import self_attention
 from fluxflow.kernels.linear import Linear, linear
-
-
-def split_heads(x: Tensor, parts: int, heads: int) -> Tensor:
-    """Projections side by side, [B, T, parts·D], by part and head: [parts, B, heads, T, D / heads]."""
-    return x.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention of all heads at once, [B, heads, T, D / heads] → [B, T, D]."""
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def rotary_2d(height: int, width: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -27,7 +17,7 @@ def rotary_2d(height: int, width: int, dim: int, device: torch.device) -> tuple[
         dim: channels of one head; even.
 
     Returns:
-        Two tensors [height·width, dim] for `rotate`: halves alike, but for the sign of the sines.
+        Two tensors [height·width, dim] for `kernels.attention.rotate`: halves alike, but for the sign of the sines.
     """
     pairs = dim // 2
     by_row = pairs - pairs // 2
@@ -58,11 +48,6 @@ def inverse_frequencies(dim: int, device: torch.device) -> Tensor:
     return 1.0 / 10000 ** (torch.arange(count, device=device).float() / count)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns channel pairs (i, i + dim/2) of [..., T, dim] by the angles of `rotary_2d`."""
-    return torch.addcmul(x * cos.to(x.dtype), x.roll(x.shape[-1] // 2, -1), sin.to(x.dtype))
-
-
 class SelfAttention(nn.Module):
     """Self-attention with rotary positions.
 
@@ -80,10 +65,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         weight = torch.cat([self.q_proj.weight, self.kv_proj.weight])  # one product in place of two
-        qkv = split_heads(linear(x, weight, torch.cat([self.q_proj.bias, self.kv_proj.bias])), 3, self.n_head)
-        turning, (v,) = qkv.split([2, 1])  # whose gradients are put side by side; those of slices would be added up
-        q, k = rotate(turning, *rotary)
-        return self.out_proj(attend(q, k, v))
+        qkv = linear(x, weight, torch.cat([self.q_proj.bias, self.kv_proj.bias]))
+        return self.out_proj(self_attention(qkv, self.n_head, rotary))
 
 
 class CrossAttention(nn.Module):

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fluxflow.kernels.attention import attend, split_heads
 from fluxflow.kernels.conv import Conv2dSame
 from fluxflow.kernels.linear import Linear
-from fluxflow.models.attention import attend, split_heads
 from fluxflow.models.norms import GroupNorm, LayerNorm
 
 

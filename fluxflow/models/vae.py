@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fluxflow.kernels.attention import self_attention
 from fluxflow.kernels.conv import Conv2dSame, Conv2dStride2, ConvTranspose2dStride2
 from fluxflow.kernels.linear import Linear, linear
 from fluxflow.models.activations import (
@@ -21,7 +22,6 @@ from fluxflow.models.activations import (
     TrainableBezier,
     inverse_silu,
 )
-from fluxflow.models.attention import attend, split_heads
 from fluxflow.models.conditioning import SPADE, ContextAttentionMixer
 from fluxflow.models.norms import GroupNorm, LayerNorm
 from fluxflow.models.packet import add_coordinates, latent_size_of, pack, position_code, to_map, to_tokens
@@ -90,8 +90,8 @@ class TokenAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         attn = self.attn
-        qkv = split_heads(linear(self.norm1(x), attn.in_proj_weight, attn.in_proj_bias), 3, attn.num_heads)
-        x = x + linear(attend(*qkv), attn.out_proj.weight, attn.out_proj.bias)
+        qkv = linear(self.norm1(x), attn.in_proj_weight, attn.in_proj_bias)
+        x = x + linear(self_attention(qkv, attn.num_heads), attn.out_proj.weight, attn.out_proj.bias)
         return x + self.ff(self.norm2(x))
 
 

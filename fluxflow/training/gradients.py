@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from fluxflow.errors import TrainingError
@@ -18,15 +18,20 @@ log = logging.getLogger(__name__)
 
 
 def clip(optimizer: Optimizer, limit: float) -> Tensor:
-    """Scales the gradients to a norm of at most `limit`; returns the norm they had. A step without it changes nothing.
+    """Has the next step take gradients of a norm of at most `limit`; returns the norm they have.
 
     A gradient that is not finite would spoil the weights and all that follows, so `optimizer` then leaves its next step
-    out. Fused optimizers decide that on the device; for the others the host waits for the norm.
+    out. Fused optimizers scale and decide in that step, on the device; for the others the host waits for the norm.
     """
-    norm = clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], limit)
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = get_total_norm([p.grad for p in parameters])
     if optimizer.defaults.get("fused"):
-        optimizer.found_inf = (~norm.isfinite()).float()  # pyright: ignore[reportAttributeAccessIssue] (read by step)
-    elif not norm.isfinite():
+        read_by_step: Any = optimizer
+        read_by_step.grad_scale = ((norm + 1e-6) / limit).clamp(min=1)  # divides the gradients
+        read_by_step.found_inf = (~norm.isfinite()).float()
+    elif norm.isfinite():
+        clip_grads_with_norm_(parameters, limit, norm)
+    else:
         optimizer.zero_grad(set_to_none=True)
     return norm
 

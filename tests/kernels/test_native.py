@@ -55,8 +55,8 @@ def test_another_build_has_another_name(fresh, monkeypatch, what):
 
 @needs_compiler
 def test_a_header_counts_as_the_source_does(fresh, monkeypatch, tmp_path):
-    for name in ("bezier.c", "shares.h"):
-        shutil.copy(native.FOLDER / name, tmp_path)
+    for file in (native.FOLDER / "bezier.c", *native.FOLDER.glob("*.h")):
+        shutil.copy(file, tmp_path)
     monkeypatch.setattr(native, "FOLDER", tmp_path)
     first = native.compiled(fresh, *ASKED)
     with (tmp_path / "shares.h").open("a") as header:

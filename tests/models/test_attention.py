@@ -1,7 +1,8 @@
 import torch
 from torch import Tensor, nn
 
-from fluxflow.models.attention import CrossAttention, SelfAttention, attend, rotary_2d, rotate, split_heads
+from fluxflow.kernels.attention import attend, rotate, split_heads
+from fluxflow.models.attention import CrossAttention, SelfAttention, rotary_2d
 
 CPU = torch.device("cpu")
 
