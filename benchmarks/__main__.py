@@ -2,7 +2,8 @@
 
 Each row compares us with the published package in the environment of --peer, which docs/published.md says how to make;
 without it, with the naive form of our own kernels where there is one. Both sides are processes of their own that take
-turns, with the same number of threads: a number is the median over the pairs, with their range.
+turns, with the same number of threads, and do a thing twice in each, of which the second time counts: a number is the
+median over the pairs, with their range.
 
 Times are of whole steps as a user's training takes them (benchmarks/ours.py, benchmarks/peer_steps.py). Memory is the
 highest resident memory of the process during a step above that before it, with freed memory given back to the system at

@@ -15,7 +15,6 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.material import TEXT, caption
 from benchmarks.pairs import answer, asked
@@ -26,6 +25,7 @@ from fluxflow.models import BertTextEncoder, BezierActivation, FluxCompressor, F
 from fluxflow.models.packet import pack
 from fluxflow.pipeline import FluxFlowPipeline
 from fluxflow.training import EMA, FlowLitModule
+from fluxflow.training.gradients import clip
 from fluxflow.training.randomness import step_generator
 from fluxflow.training.schedules import set_learning_rate
 
@@ -145,7 +145,7 @@ def flow_bare(folder: str, vae_dim: int, dim: int, layers: int, side: int, batch
         optimizer.zero_grad()
         loss.backward()
         set_learning_rate(optimizer, module.learning_rate(step))
-        clip_grad_norm_(weights, module.clip)
+        clip(optimizer, module.clip)
         optimizer.step()
         torch._foreach_lerp_(averaged, trained, 1 - average.decay)  # pyright: ignore[reportPrivateImportUsage]
 

@@ -97,15 +97,18 @@ class Compared:
 def compare(ours: Worker, other: Worker | None, pairs: int, warm: int, column: int = 0) -> Compared:
     """Let both take turns; without another, ours alone is asked. Each pair is told on stderr as it comes.
 
+    A turn is two works of which the second counts: in training a step follows a step, and the first of a turn follows
+    seconds in which the threads slept and the other side filled the caches.
+
     Args:
         pairs: that count.
         warm: pairs before those.
         column: of the answers.
     """
-    sides = [ours] if other is None else [ours, other]
+    sides, works = ([ours], 1) if other is None else ([ours, other], 2)
     found: list[list[float]] = []
     for number in range(1 - warm, pairs + 1):
-        found.append([side.ask()[column] for side in sides])
+        found.append([[side.ask() for _ in range(works)][-1][column] for side in sides])
         told = " ".join(f"{value:.4g}" for value in found[-1])
         print(f"pair {number} of {pairs}: {told}" if number > 0 else f"warm-up: {told}", file=sys.stderr, flush=True)
     columns = list(zip(*found[warm:], strict=True))

@@ -58,7 +58,7 @@ def child(numbers: list[float]) -> Worker:
 
 
 def test_pairs_after_the_warm_ones_are_compared(capsys: pytest.CaptureFixture) -> None:
-    a, b = child([9, 1, 2, 4]), child([9, 2, 8, 4])
+    a, b = child([7, 9, 7, 1, 7, 2, 7, 4]), child([7, 9, 7, 2, 7, 8, 7, 4])
     compared = compare(a, b, pairs=3, warm=1)
     a.close()
     b.close()
