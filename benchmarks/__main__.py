@@ -2,8 +2,9 @@
 
 Each row compares us with the published package in the environment of --peer, which docs/published.md says how to make;
 without it, with the naive form of our own kernels where there is one. Both sides are processes of their own that take
-turns, with the same number of threads, and do a thing twice in each, of which the second time counts: a number is the
-median over the pairs, with their range.
+turns, with the same number of threads: a number is the median over the pairs, with their range. What is timed is done
+twice in a turn, of which the second time counts: in training a step follows a step, and the first of a turn follows
+seconds in which the threads slept and the other side filled the caches.
 
 Times are of whole steps as a user's training takes them (benchmarks/ours.py, benchmarks/peer_steps.py). Memory is the
 highest resident memory of the process during a step above that before it, with freed memory given back to the system at
@@ -68,7 +69,8 @@ def measure(row: Row, folder: Path, options: argparse.Namespace) -> str:
         )
         assert ours is not None
         print(row.what, file=sys.stderr, flush=True)
-        compared = compare(ours, theirs, options.pairs, options.warm, row.column)
+        works = 1 if theirs is None or row.column == PEAK else 2
+        compared = compare(ours, theirs, options.pairs, options.warm, works, row.column)
     judged = row.numbers(compared)
     median, scale = statistics.median(judged), UNITS[row.unit]
     mine, others = ([f"{scale * value:9.4g} {row.unit}" for value in compared.medians] + [""])[:2]

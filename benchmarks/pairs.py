@@ -94,18 +94,16 @@ class Compared:
         return tuple(statistics.median(side) for side in (self.ours, self.other) if side)
 
 
-def compare(ours: Worker, other: Worker | None, pairs: int, warm: int, column: int = 0) -> Compared:
+def compare(ours: Worker, other: Worker | None, pairs: int, warm: int, works: int, column: int = 0) -> Compared:
     """Let both take turns; without another, ours alone is asked. Each pair is told on stderr as it comes.
-
-    A turn is two works of which the second counts: in training a step follows a step, and the first of a turn follows
-    seconds in which the threads slept and the other side filled the caches.
 
     Args:
         pairs: that count.
         warm: pairs before those.
+        works: in a turn, of which the last counts.
         column: of the answers.
     """
-    sides, works = ([ours], 1) if other is None else ([ours, other], 2)
+    sides = [ours] if other is None else [ours, other]
     found: list[list[float]] = []
     for number in range(1 - warm, pairs + 1):
         found.append([[side.ask() for _ in range(works)][-1][column] for side in sides])

@@ -59,7 +59,7 @@ def child(numbers: list[float]) -> Worker:
 
 def test_pairs_after_the_warm_ones_are_compared(capsys: pytest.CaptureFixture) -> None:
     a, b = child([7, 9, 7, 1, 7, 2, 7, 4]), child([7, 9, 7, 2, 7, 8, 7, 4])
-    compared = compare(a, b, pairs=3, warm=1)
+    compared = compare(a, b, pairs=3, warm=1, works=2)
     a.close()
     b.close()
     assert compared == Compared([1, 2, 4], [2, 8, 4])
