@@ -22,31 +22,44 @@ def pays() -> bool:
     return "AuthenticAMD" in native.processor() and products.library() is not None
 
 
+def _batch(x: Tensor, weight: Tensor) -> Tensor:
+    """x [N, T, ·] where the weight is of N layers; where it is of one, x [..., ·] as [1, T, ·]."""
+    return x if weight.dim() == 3 else x.reshape(1, -1, x.shape[-1])
+
+
 class _Linear(torch.autograd.Function):
+    """N layers at once, [N, T, I], [N, O, I], [N, O] → [N, T, O], or one, [..., I], [O, I], [O] → [..., O]."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        if x.shape[1] in FEW:
-            return torch.baddbmm(bias[:, :, None], weight, x.mT).mT
-        return multiply(x, weight.mT, bias[:, None].expand(-1, x.shape[1], -1))
+        rows, layers = _batch(x, weight), _batch(weight, weight)
+        y = x.new_empty(*x.shape[:-1], layers.shape[1])
+        out, bias = _batch(y, weight), bias.view(len(layers), 1, -1)
+        if rows.shape[1] in FEW:
+            out.copy_(torch.baddbmm(bias.mT, layers, rows.mT).mT)
+        else:
+            multiply(rows, layers.mT, bias.expand_as(out), out)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         product = torch.bmm if torch.is_grad_enabled() else multiply  # somebody will differentiate these again
+        of_y = _batch(grad, weight)
         return (
-            product(grad, weight) if needs_x else None,
-            product(grad.mT, x) if needs_weight else None,
-            grad.sum(1) if needs_bias else None,
+            product(of_y, _batch(weight, weight)).view(x.shape) if needs_x else None,
+            product(of_y.mT, _batch(x, weight)).view(weight.shape) if needs_weight else None,
+            of_y.sum(1).view(weight.shape[:-1]) if needs_bias else None,
         )
 
 
 def linears(x: Tensor, layers: Sequence[nn.Linear]) -> Tensor:
     """N layers of one size at once, each with an input of its own: [N, T, I] → [N, T, O]."""
     weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
-    taken = x.shape[1] >= ROWS and takes(x, *weights, *biases)
-    if taken and not torch.is_grad_enabled():  # the weights can stay where they are
+    many, taken = x.shape[1] >= ROWS, _suits(x.shape[1]) and takes(x, *weights, *biases)
+    if many and taken and not torch.is_grad_enabled():  # the weights can stay where they are
         y = x.new_empty(*x.shape[:2], len(weights[0]))
         for rows, weight, bias, out in zip(x[:, None], weights, biases, y[:, None], strict=True):
             multiply(rows, weight.mT[None], bias.expand_as(out), out)
@@ -63,10 +76,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         weight: [O, I].
         bias: [O].
     """
-    rows = math.prod(x.shape[:-1])
-    if (rows >= ROWS or rows in FEW) and takes(x, weight, bias):
-        return _Linear.apply(x.reshape(1, -1, x.shape[-1]), weight[None], bias[None]).view(*x.shape[:-1], -1)
+    if _suits(math.prod(x.shape[:-1])) and takes(x, weight, bias):
+        return _Linear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
+
+
+def _suits(rows: int) -> bool:
+    return rows >= ROWS or rows in FEW
 
 
 def takes(x: Tensor, *others: Tensor) -> bool:

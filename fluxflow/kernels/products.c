@@ -20,12 +20,11 @@ INLINE void run(int parts, matrices a, matrices b, matrices plus, matrices c, in
 }
 
 /* c = plus + a · b for `count` matrices [rows, depth] · [depth, columns]; the columns of c lie side by side, as those of
-   `plus` do, which may be c, or have no data. */
+   `plus` do, which may be c, or have no data. The four are `given` in the order a, b, plus, c. */
 #define EXPORT(NAME, PARTS)                                                                                       \
-    void NAME(const matrices *a, const matrices *b, const matrices *plus, const matrices *c, int64_t count,       \
-              int64_t rows, int64_t columns, int64_t depth, int threads)                                          \
+    void NAME(const matrices *given, int64_t count, int64_t rows, int64_t columns, int64_t depth, int threads)    \
     {                                                                                                             \
-        run(PARTS, *a, *b, *plus, *c, count, rows, columns, depth, threads);                                      \
+        run(PARTS, given[0], given[1], given[2], given[3], count, rows, columns, depth, threads);                 \
     }
 
 EXPORT(multiply_real, 1)

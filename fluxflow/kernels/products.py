@@ -8,11 +8,7 @@ from torch import Tensor
 
 from fluxflow.kernels import native
 
-
-class _Matrices(ctypes.Structure):
-    """struct matrices of products.c."""
-
-    _fields_ = [("data", ctypes.c_void_p)] + [(name, ctypes.c_int64) for name in ("next", "part", "row", "column")]
+_Matrices = ctypes.c_int64 * 20  # four of struct matrices of products.c
 
 
 @cache
@@ -20,15 +16,17 @@ def library() -> ctypes.CDLL | None:
     """The loaded library, or None where it cannot be had."""
     loaded = native.library("products.c")
     for function in () if loaded is None else (loaded.multiply_real, loaded.multiply_complex):
-        function.argtypes = [ctypes.POINTER(_Matrices)] * 4 + [ctypes.c_int64] * 4 + [ctypes.c_int]
+        function.argtypes = [ctypes.POINTER(ctypes.c_int64)] + [ctypes.c_int64] * 4 + [ctypes.c_int]
         function.restype = None
     return loaded
 
 
-def _matrices(x: Tensor | None) -> _Matrices:
+def _matrices(x: Tensor | None) -> tuple[int, ...]:
+    """Address and strides, as struct matrices has them."""
     if x is None:
-        return _Matrices()
-    return _Matrices(x.data_ptr(), x.stride(0), x.stride(1) if x.dim() == 4 else 0, *x.stride()[-2:])
+        return (0,) * 5
+    next_one, *part, row, column = x.stride()
+    return x.data_ptr(), next_one, *(part or (0,)), row, column
 
 
 def multiply(a: Tensor, b: Tensor, plus: Tensor | None = None, out: Tensor | None = None) -> Tensor:
@@ -41,7 +39,9 @@ def multiply(a: Tensor, b: Tensor, plus: Tensor | None = None, out: Tensor | Non
         out: like that; may be `plus`.
     """
     y = a.new_empty(*a.shape[:-1], b.shape[-1]) if out is None else out
-    of_kind = getattr(library(), "multiply_real" if a.dim() == 3 else "multiply_complex")
-    sizes = len(a), a.shape[-2], b.shape[-1], a.shape[-1]
-    of_kind(*(ctypes.byref(_matrices(x)) for x in (a, b, plus, y)), *sizes, torch.get_num_threads())
+    loaded, (count, *_, rows, depth) = library(), a.shape
+    assert loaded is not None
+    of_kind = loaded.multiply_real if a.dim() == 3 else loaded.multiply_complex
+    places = _Matrices(*_matrices(a), *_matrices(b), *_matrices(plus), *_matrices(y))
+    of_kind(places, count, rows, b.shape[-1], depth, torch.get_num_threads())
     return y

@@ -78,7 +78,7 @@ class FlowBlock(nn.Module):
         self.p0, self.p1, self.p2, self.p3 = (pillar(d_model) for _ in range(4))
         self.ffn = nn.Sequential(Linear(d_model, d_model))
         if pillar_text:
-            self.film_p0, self.film_p1, self.film_p2, self.film_p3 = (Linear(d_model, 2 * d_model) for _ in range(4))
+            self.film_p0, self.film_p1, self.film_p2, self.film_p3 = (nn.Linear(d_model, 2 * d_model) for _ in range(4))
             self.pillar_cross_attn = CrossAttention(d_model)
             self.norm_pillar = LayerNorm(d_model)  # of queries over one key, which drop out
         self.apply(init_xavier)
@@ -133,8 +133,10 @@ class FlowBlock(nn.Module):
         """γ and β of each pillar, [4, B, 1, D] each, where the pillars see the text."""
         if not self.pillar_text:
             return None
+        assert condition is not None
         films = (self.film_p0, self.film_p1, self.film_p2, self.film_p3)
-        gamma, beta = torch.stack([film(condition) for film in films]).chunk(2, dim=-1)
+        both = linears(condition.transpose(0, 1).expand(len(films), -1, -1), films)  # [4, B, 2D]
+        gamma, beta = both[:, :, None].chunk(2, dim=-1)
         return gamma, beta
 
 

@@ -57,7 +57,11 @@ def test_one_layer(sizes, batch):
 
 @pytest.mark.usefixtures("compiled")
 @settings(max_examples=15, deadline=None)
-@given(sizes=st.tuples(st.integers(128, 300), SIZES, SIZES), layers=st.integers(2, 4), shared=st.booleans())
+@given(
+    sizes=st.tuples(st.one_of(st.integers(1, 5), st.integers(128, 300)), SIZES, SIZES),
+    layers=st.integers(2, 4),
+    shared=st.booleans(),
+)
 def test_several_layers(sizes, layers, shared):
     """On inputs of their own, or all on one."""
     tokens, width, outputs = sizes
@@ -88,7 +92,7 @@ def test_it_is_for_processors_of_amd(monkeypatch):
 @pytest.mark.usefixtures("compiled")
 def test_when_it_is_taken():
     layer, x = Linear(8, 6), torch.rand(2, 128, 8)
-    assert type(layer(x).grad_fn.next_functions[0][0]).__name__ == "_LinearBackward"
+    assert type(layer(x).grad_fn).__name__ == "_LinearBackward"
     plain = [layer(x[:1, :9]), layer.double()(x.double())]
     layer.float()
     with fast(False):
@@ -96,4 +100,4 @@ def test_when_it_is_taken():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         plain.append(layer(x))
         assert plain[-1].dtype == torch.bfloat16
-    assert all("_Linear" not in type(y.grad_fn.next_functions[0][0]).__name__ for y in plain)
+    assert all("_Linear" not in type(y.grad_fn).__name__ for y in plain)
