@@ -29,7 +29,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from fluxflow.kernels import enabled, fourier, tiling, transposed
 from fluxflow.kernels.choice import Choice
 
-PIXELS = 512  # of the small maps of a batch, from which the input gradient in phases pays
 Form = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]  # of input, weight, bias and padding
 
 
@@ -80,10 +79,8 @@ def _weight_grad(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 def stride2_correlation(big: Tensor, weight: Tensor, padding: int, size: Sequence[int]) -> Tensor:
     """F.conv2d(big, weight, stride=2, padding=padding), [B, C_small, *size], the input gradient of a transposed layer.
 
-    In phases where the map is large enough to pay for copies of the weight; the strided form is slow in channels_last.
+    Where the maps are small, PyTorch's strided form is faster, but may be further off than a product in float32.
     """
-    if len(big) * size[0] * size[1] < PIXELS:
-        return F.conv2d(big.contiguous(), weight, stride=2, padding=padding)
     planes = phases(big, weight.shape[-1] // 2, padding, size)
     return reduce(torch.add, (F.conv2d(plane, weight[taps]) for taps, plane in planes))
 
