@@ -1,6 +1,6 @@
-"""Linear layers in float32 on CPU, on processors whose full speed MKL does not reach: by products.c for many rows."""
+"""Linear layers in float32 on CPU, on processors whose full speed MKL does not reach: by linear.c for many rows."""
 
-import math
+import ctypes
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -9,22 +9,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow.kernels import native, products
-from fluxflow.kernels.products import multiply
+from fluxflow.kernels import native
 
 ROWS = 128  # of the input, from which it pays
 FEW = range(2, 5)  # rows for which MKL is two to five times as fast with the weight on the left
 
 
 @cache
+def library() -> ctypes.CDLL | None:
+    """The loaded library, or None where it cannot be had."""
+    loaded = native.library("linear.c")
+    if loaded is not None:
+        sizes = [ctypes.c_int64] * 4 + [ctypes.c_int]
+        loaded.linear_forward.argtypes = [ctypes.c_void_p] * 4 + sizes
+        loaded.linear_backward.argtypes = [ctypes.c_void_p] * 6 + sizes
+        loaded.linear_forward.restype = loaded.linear_backward.restype = None
+    return loaded
+
+
+@cache
 def pays() -> bool:
     """Whether MKL is slower here: it keeps its best code for the processors of its maker."""
-    return "AuthenticAMD" in native.processor() and products.library() is not None
+    return "AuthenticAMD" in native.processor() and library() is not None
 
 
-def _batch(x: Tensor, weight: Tensor) -> Tensor:
-    """x [N, T, ·] where the weight is of N layers; where it is of one, x [..., ·] as [1, T, ·]."""
-    return x if weight.dim() == 3 else x.reshape(1, -1, x.shape[-1])
+def _call(name: str, x: Tensor, weight: Tensor, *others: Tensor | None) -> None:
+    *layers, outputs, inputs = weight.shape
+    count = layers[0] if layers else 1
+    tensors = [x.contiguous(), weight.contiguous(), *others]
+    places = [None if each is None else each.data_ptr() for each in tensors]
+    sizes = count, x.numel() // (count * inputs), inputs, outputs
+    getattr(library(), name)(*places, *sizes, torch.get_num_threads())
 
 
 class _Linear(torch.autograd.Function):
@@ -33,26 +48,25 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        rows, layers = _batch(x, weight), _batch(weight, weight)
-        y = x.new_empty(*x.shape[:-1], layers.shape[1])
-        out, bias = _batch(y, weight), bias.view(len(layers), 1, -1)
-        if rows.shape[1] in FEW:
-            out.copy_(torch.baddbmm(bias.mT, layers, rows.mT).mT)
-        else:
-            multiply(rows, layers.mT, bias.expand_as(out), out)
+        y = x.new_empty(*x.shape[:-1], weight.shape[-2])
+        if weight.dim() == 3 and x.shape[1] in FEW:
+            return y.copy_(torch.baddbmm(bias[:, :, None], weight, x.mT).mT)
+        if weight.dim() == 2 and x.numel() // x.shape[-1] in FEW:
+            y.flatten(0, -2).copy_(torch.addmm(bias[:, None], weight, x.flatten(0, -2).mT).mT)
+            return y
+        _call("linear_forward", x, weight, bias.contiguous(), y)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        product = torch.bmm if torch.is_grad_enabled() else multiply  # somebody will differentiate these again
-        of_y = _batch(grad, weight)
-        return (
-            product(of_y, _batch(weight, weight)).view(x.shape) if needs_x else None,
-            product(of_y.mT, _batch(x, weight)).view(weight.shape) if needs_weight else None,
-            of_y.sum(1).view(weight.shape[:-1]) if needs_bias else None,
-        )
+        if torch.is_grad_enabled():  # somebody will differentiate these again
+            rows, of_y = (x, grad) if weight.dim() == 3 else (x.flatten(0, -2), grad.flatten(0, -2))
+            return grad @ weight, of_y.mT @ rows, of_y.sum(-2)
+        shapes = x.shape, weight.shape, weight.shape[:-1]
+        grads = [x.new_empty(shape) if need else None for shape, need in zip(shapes, ctx.needs_input_grad, strict=True)]
+        _call("linear_backward", x, weight, grad.contiguous(), *grads)
+        return tuple(grads)
 
 
 def linears(x: Tensor, layers: Sequence[nn.Linear]) -> Tensor:
@@ -61,8 +75,8 @@ def linears(x: Tensor, layers: Sequence[nn.Linear]) -> Tensor:
     many, taken = x.shape[1] >= ROWS, _suits(x.shape[1]) and takes(x, *weights, *biases)
     if many and taken and not torch.is_grad_enabled():  # the weights can stay where they are
         y = x.new_empty(*x.shape[:2], len(weights[0]))
-        for rows, weight, bias, out in zip(x[:, None], weights, biases, y[:, None], strict=True):
-            multiply(rows, weight.mT[None], bias.expand_as(out), out)
+        for arguments in zip(x, weights, biases, y, strict=True):
+            _call("linear_forward", *arguments)
         return y
     weight, bias = torch.stack(weights), torch.stack(biases)
     return _Linear.apply(x, weight, bias) if taken else torch.baddbmm(bias[:, None], x, weight.mT)
@@ -76,7 +90,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         weight: [O, I].
         bias: [O].
     """
-    if _suits(math.prod(x.shape[:-1])) and takes(x, weight, bias):
+    if _suits(x.numel() // max(1, x.shape[-1])) and takes(x, weight, bias):
         return _Linear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 
@@ -87,8 +101,10 @@ def _suits(rows: int) -> bool:
 
 def takes(x: Tensor, *others: Tensor) -> bool:
     """Whether compiled products may work on these tensors, and pay."""
-    float32 = all(each.dtype == torch.float32 for each in (x, *others)) and not torch.is_autocast_enabled("cpu")
-    return float32 and native.takes(x, *others) and pays()
+    for each in (x, *others):
+        if each.dtype != torch.float32:
+            return False
+    return not torch.is_autocast_enabled("cpu") and native.takes(x, *others) and pays()
 
 
 class Linear(nn.Linear):

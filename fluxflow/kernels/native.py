@@ -99,5 +99,7 @@ def library(source: str, *defined: str) -> ctypes.CDLL | None:
 
 def takes(*tensors: Tensor) -> bool:
     """Whether compiled C may work on these tensors; those of subclasses may have no memory."""
-    plain = all(x.is_cpu and type(x) in (Tensor, torch.nn.Parameter) for x in tensors)
-    return plain and enabled() and not torch.compiler.is_compiling()
+    for x in tensors:
+        if not x.is_cpu or type(x) not in (Tensor, torch.nn.Parameter):
+            return False
+    return enabled() and not torch.compiler.is_compiling()

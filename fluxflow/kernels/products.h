@@ -1,5 +1,5 @@
-/* Float32 matrix products on one thread, by blocks of sums that stay in registers. The product of complex numbers takes
-   three of real ones (Gauss):
+/* Float32 matrix products by blocks of sums that stay in registers. The product of complex numbers takes three of real
+   ones (Gauss):
 
        s = a_r·(b_r + b_i)        c_r = s − b_i·(a_r + a_i)        c_i = s − b_r·(a_r − a_i) */
 
@@ -176,4 +176,22 @@ INLINE void band(int parts, int64_t first, int64_t last, int64_t rows, int64_t c
                 panel(parts, 1, some, rows, now, factors, terms, before, after);
         }
     }
+}
+
+/* c = plus + a · b for `count` matrices [rows, depth] · [depth, columns]; the columns of c lie side by side, as those of
+   `plus` do, which may be c, or have no data. Threads share the panels of all bands, and take those of a band together. */
+INLINE void multiply_matrices(int parts, matrices a, matrices b, matrices plus, matrices c, int64_t count, int64_t rows,
+                              int64_t columns, int64_t depth, int threads)
+{
+    const int width = (parts == 1 ? VECTORS : COMPLEX_VECTORS) * WIDTH;
+    const int64_t panels = (columns + width - 1) / width, bands = (rows + BAND - 1) / BAND;
+    const int64_t height = (rows + bands * ROWS - 1) / (bands * ROWS) * ROWS;
+    FOR_EACH_PIECE(count * bands * panels)
+        for (int64_t i = piece.first, last; i < piece.last; i += last - i % panels) {
+            const int64_t matrix = i / panels / bands, row = i / panels % bands * height, first = i % panels;
+            const int64_t some = rows - row < height ? rows - row : height;
+            last = piece.last - i < panels - first ? first + piece.last - i : panels;
+            band(parts, first, last, some, columns, depth, from(a, matrix, row, 0), from(b, matrix, 0, 0),
+                 from(plus, matrix, row, 0), from(c, matrix, row, 0));
+        }
 }

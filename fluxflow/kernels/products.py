@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fluxflow.kernels import native
 
-_Matrices = ctypes.c_int64 * 20  # four of struct matrices of products.c
+_Matrices = ctypes.c_int64 * 20  # four of struct matrices of products.h
 
 
 @cache

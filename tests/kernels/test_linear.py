@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxflow.kernels import fast, native, products
+from fluxflow.kernels import fast, native
 from fluxflow.kernels import linear as kernels
 from fluxflow.kernels.linear import Linear, linear, linears
 
@@ -22,7 +22,7 @@ SIZES = st.integers(1, 80)
 @pytest.fixture
 def compiled(monkeypatch):
     """Layers take the compiled form on processors of all makers."""
-    if products.library() is None:
+    if kernels.library() is None:
         pytest.skip("needs a C compiler")
     monkeypatch.setattr(kernels, "pays", lambda: True)
 
@@ -83,7 +83,7 @@ def test_several_layers(sizes, layers, shared):
 
 
 def test_it_is_for_processors_of_amd(monkeypatch):
-    monkeypatch.setattr(products, "library", lambda: object())
+    monkeypatch.setattr(kernels, "library", lambda: object())
     for processor, expected in (("AMD64\nvendor_id : GenuineIntel", False), ("x86_64\nvendor_id : AuthenticAMD", True)):
         monkeypatch.setattr(native, "processor", lambda processor=processor: processor)
         assert kernels.pays.__wrapped__() is expected

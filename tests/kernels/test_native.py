@@ -38,6 +38,14 @@ def test_one_library_that_is_compiled_once(fresh):
 
 
 @needs_compiler
+@pytest.mark.parametrize("source", sorted(path.name for path in native.FOLDER.glob("*.c")))
+def test_all_sources_compile(fresh, source):
+    """One that does not would be made up for in silence, and its tests left out."""
+    constants = {"bezier.c": ASKED[1:], "fourier.c": ("TAPS=5", "TILE=4")}
+    assert native.compiled(fresh, source, *constants.get(source, ())).is_file()
+
+
+@needs_compiler
 def test_several_may_compile_at_once(fresh):
     with ThreadPoolExecutor(3) as pool:
         paths = set(pool.map(lambda folder: native.compiled(folder, *ASKED), [fresh] * 3))
