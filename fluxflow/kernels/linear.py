@@ -33,13 +33,19 @@ def pays() -> bool:
     return "AuthenticAMD" in native.processor() and library() is not None
 
 
-def _call(name: str, x: Tensor, weight: Tensor, *others: Tensor | None) -> None:
-    *layers, outputs, inputs = weight.shape
+def _call(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None]) -> None:
+    """Runs a function of linear.c for x, weight and what else it reads, and what it writes."""
+    x, weight, *_ = inputs = [each.contiguous() for each in inputs]
+    *layers, width_out, width = weight.shape
     count = layers[0] if layers else 1
-    tensors = [x.contiguous(), weight.contiguous(), *others]
-    places = [None if each is None else each.data_ptr() for each in tensors]
-    sizes = count, x.numel() // (count * inputs), inputs, outputs
+    places = [None if each is None else each.data_ptr() for each in (*inputs, *outputs)]
+    sizes = count, x.numel() // (count * width), width, width_out
     getattr(library(), name)(*places, *sizes, torch.get_num_threads())
+
+
+def _rows(x: Tensor, weight: Tensor) -> Tensor:
+    """x [N, T, ·] where the weight is of N layers; where it is of one, x [..., ·] as [T, ·]."""
+    return x if weight.dim() == 3 else x.flatten(0, -2)
 
 
 class _Linear(torch.autograd.Function):
@@ -49,23 +55,23 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         y = x.new_empty(*x.shape[:-1], weight.shape[-2])
-        if weight.dim() == 3 and x.shape[1] in FEW:
-            return y.copy_(torch.baddbmm(bias[:, :, None], weight, x.mT).mT)
-        if weight.dim() == 2 and x.numel() // x.shape[-1] in FEW:
-            y.flatten(0, -2).copy_(torch.addmm(bias[:, None], weight, x.flatten(0, -2).mT).mT)
-            return y
-        _call("linear_forward", x, weight, bias.contiguous(), y)
+        rows = _rows(x, weight)
+        if rows.shape[-2] in FEW:
+            product = torch.addmm if weight.dim() == 2 else torch.baddbmm
+            _rows(y, weight).copy_(product(bias.unsqueeze(-1), weight, rows.mT).mT)
+        else:
+            _call("linear_forward", (x, weight, bias), (y,))
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody will differentiate these again
-            rows, of_y = (x, grad) if weight.dim() == 3 else (x.flatten(0, -2), grad.flatten(0, -2))
-            return grad @ weight, of_y.mT @ rows, of_y.sum(-2)
+            of_y = _rows(grad, weight)
+            return grad @ weight, of_y.mT @ _rows(x, weight), of_y.sum(-2)
         shapes = x.shape, weight.shape, weight.shape[:-1]
         grads = [x.new_empty(shape) if need else None for shape, need in zip(shapes, ctx.needs_input_grad, strict=True)]
-        _call("linear_backward", x, weight, grad.contiguous(), *grads)
+        _call("linear_backward", (x, weight, grad), grads)
         return tuple(grads)
 
 
@@ -75,8 +81,8 @@ def linears(x: Tensor, layers: Sequence[nn.Linear]) -> Tensor:
     many, taken = x.shape[1] >= ROWS, _suits(x.shape[1]) and takes(x, *weights, *biases)
     if many and taken and not torch.is_grad_enabled():  # the weights can stay where they are
         y = x.new_empty(*x.shape[:2], len(weights[0]))
-        for arguments in zip(x, weights, biases, y, strict=True):
-            _call("linear_forward", *arguments)
+        for *of_layer, out in zip(x, weights, biases, y, strict=True):
+            _call("linear_forward", of_layer, (out,))
         return y
     weight, bias = torch.stack(weights), torch.stack(biases)
     return _Linear.apply(x, weight, bias) if taken else torch.baddbmm(bias[:, None], x, weight.mT)

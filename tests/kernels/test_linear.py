@@ -33,6 +33,11 @@ def assert_same(found, exact):
         assert float((value - reference).detach().abs().max()) <= TOLERANCE * float(reference.detach().abs().max())
 
 
+def assert_close(found, exact):
+    for value, reference in zip(found, exact, strict=True):
+        assert float((value - reference).norm()) <= 1e-5 * float(reference.norm())
+
+
 def run(function, *inputs):
     """The output, the gradients of the inputs, and those of a function of these gradients."""
     inputs = [each.detach().requires_grad_() for each in inputs]
@@ -51,8 +56,7 @@ def test_one_layer(sizes, batch):
     inputs = torch.rand(batch, tokens, width), torch.rand(outputs, width), torch.rand(outputs)
     (found, second), (exact, exact_second) = run(linear, *inputs), run(F.linear, *(each.double() for each in inputs))
     assert_same(found, exact)
-    for value, reference in zip(second, exact_second, strict=True):
-        assert float((value - reference).norm()) <= 1e-5 * float(reference.norm())
+    assert_close(second, exact_second)
 
 
 @pytest.mark.usefixtures("compiled")
@@ -79,7 +83,22 @@ def test_several_layers(sizes, layers, shared):
 
     with torch.no_grad():
         assert_same([together(x, *parameters)], [each(*(one.double() for one in (x, *parameters)))])
-    assert_same(run(together, x, *parameters)[0], run(each, *(one.double() for one in (x, *parameters)))[0])
+    found, second = run(together, x, *parameters)
+    exact, exact_second = run(each, *(one.double() for one in (x, *parameters)))
+    assert_same(found, exact)
+    assert_close(second, exact_second)
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("gradients", [True, False])
+def test_parameters_with_gaps(gradients):
+    """As slices of larger ones, on inputs that lie apart."""
+    x = torch.rand(256, 5)[::2].expand(2, -1, -1)
+    layers = [SimpleNamespace(weight=torch.rand(7, 10)[:, ::2], bias=torch.rand(14)[::2]) for _ in range(2)]
+    with torch.set_grad_enabled(gradients):
+        found = [linears(x, layers), linear(x[0], layers[0].weight, layers[0].bias)]
+    exact = [F.linear(x[0].double(), layer.weight.double(), layer.bias.double()) for layer in layers]
+    assert_same(found, [torch.stack(exact), exact[0]])
 
 
 def test_it_is_for_processors_of_amd(monkeypatch):
