@@ -59,10 +59,12 @@ INLINE void prefetch_vectors(int vectors, const float *b, int64_t later)
 
 typedef vector sums[2][ROWS][VECTORS]; /* real and imaginary, of rows and vectors of columns */
 
-/* Σ_k a[r][k] · b[k][v]. */
+/* Σ_k a[r][k] · b[k][v]. The sums begin one by one: an array that is cleared as a whole stays in memory. */
 INLINE void sum_real(int first, int rows, int vectors, int64_t depth, matrices a, matrices b, sums sum)
 {
-    vector total[ROWS][VECTORS] = {0}, right[VECTORS];
+    vector total[ROWS][VECTORS], right[VECTORS];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) total[r][v] = (vector){0};
     for (int64_t k = 0; k < depth; k++, a.data += a.column, b.data += b.row) {
         prefetch_rows(rows, k, a.data, a.row, a.column, AHEAD * a.column);
         if (first) prefetch_vectors(vectors, b.data, AHEAD * b.row);
@@ -70,12 +72,14 @@ INLINE void sum_real(int first, int rows, int vectors, int64_t depth, matrices a
         for (int r = 0; r < rows; r++)
             for (int v = 0; v < vectors; v++) total[r][v] += a.data[r * a.row] * right[v];
     }
-    memcpy(sum[0], total, sizeof total);
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) sum[0][r][v] = total[r][v];
 }
 
 INLINE void sum_complex(int first, int rows, int vectors, int64_t depth, matrices a, matrices b, sums sum)
 {
-    vector shared[COMPLEX_BLOCK] = {0}, less_r[COMPLEX_BLOCK] = {0}, less_i[COMPLEX_BLOCK] = {0};
+    vector shared[COMPLEX_BLOCK], less_r[COMPLEX_BLOCK], less_i[COMPLEX_BLOCK];
+    for (int i = 0; i < rows * vectors; i++) shared[i] = less_r[i] = less_i[i] = (vector){0};
     for (int64_t k = 0; k < depth; k++, a.data += a.column, b.data += b.row) {
         prefetch_rows(rows, k, a.data, a.row, a.column, a.next);
         prefetch_rows(rows, k, a.data + a.part, a.row, a.column, a.next);
@@ -123,8 +127,8 @@ INLINE void block(int parts, int first, int rows, int vectors, int64_t depth, ma
             }
 }
 
-/* Rows and columns of one matrix, of both parts. */
-INLINE void copy(int parts, int64_t rows, int columns, matrices source, matrices target)
+/* Rows and columns of one matrix, of both parts. It is not inlined: where sums are formed, it would take registers. */
+__attribute__((noinline)) static void copy(int parts, int64_t rows, int columns, matrices source, matrices target)
 {
     for (int p = 0; p < parts; p++)
         for (int j = 0; j < columns; j++)
