@@ -6,12 +6,12 @@ The run of a VAE gives pictures beside their reconstructions. `--help` lists eve
 import hydra
 from omegaconf import DictConfig
 
-from fluxflow import build
+from fluxflow import build, commands
 from fluxflow.runs import check_model
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="sample")
-@build.job
+@commands.job
 def main(config: DictConfig) -> None:
     """Draw what `config` asks for."""
     check_model(config.run)  # refused before torch is imported, which takes seconds
@@ -21,4 +21,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    build.run(main)
+    commands.run(main)

@@ -6,15 +6,15 @@ Every key of configs/ is set as key=value; `--help` lists the groups, `--cfg job
 import hydra
 from omegaconf import DictConfig
 
-from fluxflow import build
+from fluxflow import build, commands
 
 
 @hydra.main(version_base="1.3", config_path=str(build.CONFIGS), config_name="train")
-@build.job
+@commands.job
 def main(config: DictConfig) -> None:
     """Train the stage that `config` describes."""
-    build.train(config)
+    commands.train(config)
 
 
 if __name__ == "__main__":
-    build.run(main)
+    commands.run(main)

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import train
-from fluxflow import build
+from fluxflow import commands
 from fluxflow.checkpoint import load_model, load_vae
 from tests import published
 
@@ -39,10 +39,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command
 
     def run(*overrides: str) -> str | int | None:
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        monkeypatch.setattr(build, "_failed_jobs", [])
+        monkeypatch.setattr(commands, "_failed_jobs", [])
         monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
         try:
-            build.run(train.main)
+            commands.run(train.main)
         except SystemExit as stop:
             return stop.code
         return None
