@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from benchmarks.pairs import Worker, compare, machine
+from benchmarks.pairs import TIDY, Worker, compare, machine
 from benchmarks.rows import PEAK, Row, Work, rows
 
 UNITS = {"s": 1.0, "MB": 1e-6, "inputs": 1.0}
@@ -50,7 +50,7 @@ def start(work: Work, python: str | None, folder: Path, row: Row, threads: int) 
     what, arguments = work
     given = arguments if what in NO_FOLDER else {"folder": str(folder), **arguments}
     program = [sys.executable, "-m", "benchmarks.ours"] if python is None else [python, str(HERE / "peer_steps.py")]
-    return Worker([*program, what, json.dumps(given)], threads, tidy=row.column == PEAK)
+    return Worker([*program, what, json.dumps(given)], threads, TIDY if row.column == PEAK else {})
 
 
 NO_FOLDER = ("bezier", "bezier_saved", "command")

@@ -82,6 +82,12 @@ def vae(folder: str, dim: int, side: int, batch: int, precision: str = "fp32") -
     fit(config, build.build(config.stage), OnDemand(pictures(batch, side)))
 
 
+def vae_demo(folder: str) -> None:
+    """The step of the demo's VAE, on pictures in memory."""
+    config = composed(folder, "experiment=demo_vae")
+    fit(config, build.build(config.stage), OnDemand(pictures(config.data.batch_size, config.data.image_size)))
+
+
 def flow_config(folder: str, vae_dim: int, dim: int, layers: int, precision: str = "fp32") -> DictConfig:
     return composed(folder, "stage=flow", f"precision={precision}",
                     f"vae={folder}/vae", f"text.pretrain_model={folder}/text",
@@ -211,7 +217,7 @@ def command(arguments: list[str]) -> None:
         subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
 
 
-WORK = {work.__name__: work for work in (vae, flow, flow_pictures, flow_cached, flow_bare, sampling, bezier,
+WORK = {work.__name__: work for work in (vae, vae_demo, flow, flow_pictures, flow_cached, flow_bare, sampling, bezier,
                                          bezier_saved, command)}  # fmt: skip
 
 

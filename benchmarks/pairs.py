@@ -12,13 +12,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ANSWER = "answer:"
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-MEBI = 1024 * 1024
+# Freed memory goes back to the system at once, so that the peak is of what is in use.
+TIDY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def answer(*values: float) -> None:
@@ -55,14 +56,12 @@ class Worker:
     Args:
         command: what is run.
         threads: of its computations.
-        tidy: freed memory goes back to the system at once, so that the peak is of what is in use.
+        settings: what is set in its environment.
     """
 
-    def __init__(self, command: Sequence[str], threads: int, tidy: bool = False) -> None:
+    def __init__(self, command: Sequence[str], threads: int, settings: Mapping[str, str] | None = None) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        if tidy:
-            environment |= {"MALLOC_MMAP_THRESHOLD_": str(MEBI // 16), "MALLOC_TRIM_THRESHOLD_": str(MEBI // 16)}
+        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} | dict(settings or {})
         self.command = command
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         env=environment, cwd=Path(__file__).parents[1])  # fmt: skip

@@ -138,6 +138,7 @@ def test_the_curve_of_steps_ends_at_its_reference(
     [
         ("gpu --toy --pairs 1 --warm 1", r"sampling, 32 px, guidance 5, 1 steps +[\d.]+ ms .*plain/ours [\d.]+.*"),
         ("data --pairs 1 --count 2", r"  Pillow +\d+ images/s .*"),
+        ("busy --pairs 1 --steps 1", r" +\d+ .*"),
         pytest.param("memory --models tiny --sides 64 --stages flow", r"flow tiny, 64 px.*", marks=pytest.mark.slow),
         pytest.param("cache --pairs 1 --steps 1 --rows tiny", r"tiny +64 px.*", marks=pytest.mark.slow),
     ],
