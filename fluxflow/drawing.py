@@ -141,10 +141,10 @@ def draw_reconstructions(drawing: Drawing, out: Path) -> Path:
 
 
 def held_out(source: str | None, size: tuple[int, int], count: int) -> tuple[Tensor, list[str]]:
-    """Return the first `count` pictures [B, 3, H, W] in [-1, 1] of a source, and their captions.
+    """Return the first `count` pictures [B, 3, H, W] in [-1, 1] of a source, and their captions, perhaps empty.
 
     Args:
-        source: a folder of pictures with captions, or shards; None: the validation part of the demo.
+        source: a folder of pictures, with captions or without, or shards; None: the validation part of the demo.
         size: height and width in pixels.
         count: pictures at most, of those the readable ones.
 
@@ -163,7 +163,7 @@ def held_out(source: str | None, size: tuple[int, int], count: int) -> tuple[Ten
         reader = demo_shards("val")
     else:
         plain = Path(source).is_dir() and not any(Path(source).glob("*.tar"))
-        reader = FolderReader(source) if plain else ShardReader(source)
+        reader = (FolderReader if plain else ShardReader)(source, needs_captions=False)
     reader.open()
     stream = ValidationStream(reader, Part(), Transform(Buckets.single(*size)), batch_size=count, limit=count)
     tally = Tally(limit=1.0)

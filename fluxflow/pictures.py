@@ -59,7 +59,7 @@ def reconstruction_sheet(
     Args:
         originals: images [3, H, W] in [-1, 1], not all of one size.
         reconstructions: of the same shapes and range.
-        captions: one an image.
+        captions: one an image, empty where it has none.
         title: a line above all.
         columns: images side by side.
     """
@@ -68,7 +68,7 @@ def reconstruction_sheet(
         error = (original - reconstruction).float().square().mean().item()
         before += to_pil(original[None])
         after += to_pil(reconstruction[None])
-        notes.append(f"{_psnr(error)} · {caption}")
+        notes.append(" · ".join(filter(None, (_psnr(error), caption))))
     for start in range(0, len(before), columns):
         part = slice(start, start + columns)
         rows += [Row("original", before[part]), Row("reconstruction", after[part], notes[part])]

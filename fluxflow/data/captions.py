@@ -46,7 +46,9 @@ class CaptionRule:
         return f"{self.rule} caption after {self.prefix!r}"
 
     def __call__(self, captions: Sequence[str], draw: float) -> str:
-        """The caption; `draw` in [0, 1) decides where the rule leaves it to chance."""
+        """The caption, empty where there is none; `draw` in [0, 1) decides where the rule leaves it to chance."""
+        if not captions:
+            return ""
         caption = RULES[self.rule](captions, draw)
         return f"{self.prefix} {caption}" if self.prefix else caption
 

@@ -7,11 +7,14 @@ from its header, before any pixel is decoded. Colours are taken as sRGB: profile
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import PIL
 import simplejpeg
 from PIL import Image
+
+from .png import PNG_START, png_exif
 
 MAX_PIXELS = 64_000_000
 BAND_PIXELS = 2**20
@@ -24,6 +27,7 @@ DAMAGED = "damaged picture"
 ORIENTATION = 0x0112  # the EXIF tag: 1 to 8, how the stored picture is turned and mirrored to be upright
 TURNED = range(5, 9)  # the orientations whose width is stored as the height
 JPEG_START = b"\xff\xd8\xff"
+MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)  # any number of fill bytes may stand before it
 DIRECT = ("YCbCr", "RGB", "Gray")  # JPEG colours that simplejpeg turns into RGB; Pillow knows about CMYK and YCCK
 
 
@@ -47,7 +51,7 @@ def probe(data: bytes) -> tuple[int, int]:
         height, width, orientation = header
     else:
         image = _open(data)
-        (width, height), orientation = image.size, _orientation(image)
+        (width, height), orientation = image.size, _orientation(image, data)
     return (height, width) if orientation in TURNED else (width, height)
 
 
@@ -76,7 +80,7 @@ def decode(data: bytes, least: tuple[int, int] | None = None) -> np.ndarray:
             raise UndecodableImage(DAMAGED) from error
     else:
         image = _open(data)
-        orientation = _orientation(image)
+        orientation = _orientation(image, data)
         try:
             pixels = _pixels(image)
         except Exception as error:  # a decoder fails on a stranger's bytes in more ways than it documents
@@ -98,16 +102,17 @@ def _jpeg_header(data: bytes) -> tuple[int, int, int] | None:
     _check_size(width, height)
     if width * height > 512 * len(data):  # a block of 8 × 8 takes a bit at least: this size is forged
         raise UndecodableImage(DAMAGED)
-    return height, width, _orientation(_open(data)) if _has_exif(data) else 1
+    return height, width, _orientation(_open(data), data) if _has_exif(data) else 1
 
 
 def _has_exif(data: bytes) -> bool:
     """Whether a JPEG has an EXIF segment; asked first, since Pillow takes twenty times as long to open it."""
     start = 2
-    while data[start : start + 1] == b"\xff" and data[start + 1] != 0xDA:  # up to the start of the scan
-        if data[start + 4 : start + 10] == b"Exif\0\0":
+    while (marker := MARKER.match(data, start)) and marker[1] != b"\xda":  # up to the start of the scan
+        start = marker.end()
+        if data[start + 2 : start + 8] == b"Exif\0\0":
             return True
-        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        start += int.from_bytes(data[start : start + 2], "big")
     return False
 
 
@@ -122,7 +127,7 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise UndecodableImage(TOO_LARGE) from None
     except Exception as error:  # as in decode
-        known = data.startswith((JPEG_START, b"\x89PNG\r\n\x1a\n")) or data[8:12] == b"WEBP"
+        known = data.startswith((JPEG_START, PNG_START)) or data[8:12] == b"WEBP"
         raise UndecodableImage(DAMAGED if known else UNKNOWN) from error
     _check_size(*image.size)
     return image
@@ -133,11 +138,11 @@ def _check_size(width: int, height: int) -> None:
         raise UndecodableImage(TOO_LARGE)
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8, from the header; `getexif` would decode a whole PNG to look behind its pixels."""
+def _orientation(image: Image.Image, data: bytes) -> int:
+    """EXIF orientation, 1 to 8; `getexif` would decode a whole PNG to look behind its pixels."""
     exif = Image.Exif()
     try:
-        exif.load(image.info.get("exif", b""))
+        exif.load(png_exif(data) if data.startswith(PNG_START) else image.info.get("exif", b""))
         value = exif.get(ORIENTATION, 1)
     except Exception:  # as in decode; viewers, too, show a picture with broken EXIF as it is stored
         return 1

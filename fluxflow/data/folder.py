@@ -4,82 +4,131 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import DataError
-from .records import IMAGE_SUFFIXES, Record, inventory, sample_key, unique
-from .tables import WAYS, find_table, read_table, usable
+from .listing import Listing, read_regular
+from .matching import Names, Table, find_table, match_table
+from .records import (
+    IMAGE_SUFFIXES,
+    MAX_CAPTION,
+    MAX_PICTURE,
+    Record,
+    Unusable,
+    inventory,
+    printable,
+    sample_key,
+    unique,
+)
+from .tables import WAYS, usable
 
 log = logging.getLogger(__name__)
 
-SURROGATE = re.compile("[\ud800-\udfff]")  # what stands for the bytes of a file name that is no UTF-8
+FILES = "files"  # the value of `captions` that leaves tables alone
 
 
 class FolderReader:
-    """Reads records from a folder and the folders below it, as one piece.
+    """Reads records from a folder and the folders below it, links followed, as one piece.
 
     The captions of a picture are its rows in the table, or else the text file of its name.
 
     Args:
         root: The folder.
         caption_key: Column (or JSON key) of the caption. None: `text`, `caption` or `captions`.
-        captions: The table, with paths below the folder. None: the one that lies in the folder, if there is one.
+        captions: The table, with paths below the folder; "files": none, the text files alone. None: the one that lies
+            in the folder and names pictures of it, if there is one.
         caption_lines: Whether each line of a text file is a caption of its own; else the file is one.
+        needs_captions: Whether a picture without a caption that can be used is rejected.
+
+    Attributes:
+        rows_without_picture: Names in the table that are no picture's.
+        other_files: Files that are neither pictures nor captions, by suffix.
+        caption_files: Pictures whose captions lie in the table and in text files, by its name and ".txt".
     """
 
     def __init__(
-        self, root: str, caption_key: str | None = None, captions: str | None = None, caption_lines: bool = False
+        self,
+        root: str,
+        caption_key: str | None = None,
+        captions: str | None = None,
+        caption_lines: bool = False,
+        needs_captions: bool = True,
     ) -> None:
         self.root = Path(root).expanduser()
         self.caption_key = caption_key
         self.captions = captions
         self.caption_lines = caption_lines
+        self.needs_captions = needs_captions
         self.rows_without_picture: list[str] = []
-        self.other_files: Counter[str] = Counter()  # by suffix
+        self.other_files: Counter[str] = Counter()
+        self.caption_files: Counter[str] = Counter()
         self._keys: list[str] = []
         self._files: list[str] = []  # paths below the root
-        self._texts: set[str] = set()  # those of them that have a text file
-        self._table_path: Path | None = None
-        self._table: dict[str, tuple[object, ...]] = {}
+        self._texts: dict[str, str] = {}  # the text file of each that has one
+        self._table: Table | None = None
 
     def __str__(self) -> str:
         return f"folder {self.root}"
 
     def open(self) -> None:
-        """List the pictures and read the table. Raises DataError without pictures or without any caption."""
+        """List the pictures and read the table. Raises DataError without pictures, or without any caption of need."""
         if not self.root.is_dir():
             raise DataError(f"There is no folder {self.root}: data.train names the folder of the pictures.")
-        everything = sorted(_walk(self.root))
-        self._files = [path for path in everything if _suffix(path)[1:] in IMAGE_SUFFIXES]
+        listing = Listing(self.root)
+        everything = sorted(listing.files + listing.faults)
+        faults = set(listing.faults)
+        self._files = [path for path in everything if _suffix(path)[1:] in IMAGE_SUFFIXES or _is_lost(path, faults)]
         if not self._files:
             way = " For shards use data=shards." if any(path.endswith(".tar") for path in everything) else ""
             raise DataError(f"No {', '.join(IMAGE_SUFFIXES)} picture in {self.root}; "
                             f"it holds {inventory(map(self.root.joinpath, everything))}.{way}")  # fmt: skip
         taken: set[str] = set()
-        self._keys = [unique(SURROGATE.sub("_", sample_key(_stem(path))), taken) for path in self._files]
-        names = set(self._files)
-        texts = {path for path in everything if path.endswith(".txt")}
-        self._texts = {path for path in self._files if f"{_stem(path)}.txt" in texts}
-        self._open_table([path for path in everything if "/" not in path])
-        if not any(path in self._table or path in self._texts for path in self._files):
-            raise DataError(f"{self.root} holds {len(names)} pictures and no caption for any of them: write {WAYS}.")
-        self.other_files = Counter(map(_suffix, set(everything) - names - texts - {str(self._table_path)}))
-        self.rows_without_picture = sorted(self._table.keys() - names)
-        if self.rows_without_picture:
-            log.warning("%s: %d rows of its table name no picture (first: %s)",
-                        self, len(self.rows_without_picture), self.rows_without_picture[0])  # fmt: skip
+        self._keys = [unique(sample_key(_stem(path)), taken) for path in self._files]
+        texts = {_stem(path): path for path in everything if _suffix(path) == ".txt"}  # .txt is behind .TXT
+        self._texts = {path: texts[_stem(path)] for path in self._files if _stem(path) in texts}
+        names = Names(self.root, self._files)
+        self._table, passed = self._find_table([path for path in listing.files if "/" not in path], names)
+        self._count(everything, texts)
+        if self.needs_captions and not self.caption_files:
+            self._refuse(passed)
+        if passed:
+            log.warning("%s: %d tables are passed over, since they give no caption to its pictures (first: %s)",
+                        self, len(passed), printable(str(passed[0])))  # fmt: skip
 
-    def _open_table(self, names: list[str]) -> None:
-        if self.captions is None:
-            stems = {_stem(path) for path in self._files if "/" not in path}
-            self._table_path = find_table(self.root, names, stems)
+    def _find_table(self, names: list[str], pictures: Names) -> tuple[Table | None, list[DataError]]:
+        """The table of this folder, and why others are none."""
+        if self.captions == FILES:
+            return None, []
+        if self.captions is not None:
+            return match_table(Path(self.captions).expanduser(), self.caption_key, pictures), []
+        return find_table(self.root, names, self.caption_key, pictures)
+
+    def _count(self, everything: list[str], texts: Mapping[str, str]) -> None:
+        """Count where captions come from, and what comes from nowhere or leads nowhere."""
+        table = "" if self._table is None else self._table.path.name
+        rows = {} if self._table is None else self._table.captions
+        both = sum(path in rows for path in self._texts)
+        self.caption_files = +Counter({table: len(rows), ".txt": len(self._texts) - both})
+        known = {*self._files, *texts.values(), table}
+        self.other_files = Counter(_suffix(path) for path in everything if path not in known)
+        if both:
+            log.warning("%s: %d pictures have a .txt and rows in %s, which are taken; data.reader.captions=%s takes "
+                        "the .txt", self, both, table, FILES)  # fmt: skip
+        if self._table is not None and self._table.unmatched:
+            self.rows_without_picture = self._table.unmatched
+            log.warning("%s: %s", self, self._table.complaint)
+
+    def _refuse(self, passed: list[DataError]) -> None:
+        """Raises DataError, with the best reason why there is no caption."""
+        if self._table is not None and self._table.unmatched:
+            reason = f": {self._table.complaint}"
+        elif passed:
+            reason = f": {passed[0]}"
         else:
-            self._table_path = Path(self.captions).expanduser()
-        self._table = {} if self._table_path is None else read_table(self._table_path, self.caption_key)
+            reason = f": write {WAYS}."
+        raise DataError(f"{self.root} holds {len(self._files)} pictures and no caption for any of them{reason}")
 
     def pieces(self) -> int:
         """The folder is one piece."""
@@ -89,23 +138,32 @@ class FolderReader:
         """All of it."""
         if number != 0:
             raise IndexError(number)
-        return FolderPiece(self.root, self._keys, self._files, self._texts, self._table, self.caption_lines)
+        table = {} if self._table is None else self._table.captions
+        return FolderPiece(
+            self.root, self._keys, self._files, self._texts, table, self.caption_lines, self.needs_captions
+        )
 
     def fingerprint(self) -> str:
         """Hash of the paths and sizes of pictures and text files, of the table's bytes and of how they are read."""
         digest = hashlib.sha256(f"{self.caption_key} {self.caption_lines}\n".encode())
-        try:
-            for path in self._files:
-                sizes = [(self.root / path).stat().st_size]
-                sizes += [(self.root / f"{_stem(path)}.txt").stat().st_size] if path in self._texts else []
-                digest.update(f"{path}\0{sizes}\n".encode("utf-8", "surrogateescape"))
-            if self._table_path is not None:
-                with self._table_path.open("rb") as file:
+        for path in self._files:
+            sizes = [self._size(path)] + ([self._size(self._texts[path])] if path in self._texts else [])
+            digest.update(f"{path}\0{sizes}\n".encode("utf-8", "surrogateescape"))
+        if self._table is not None:
+            try:
+                with self._table.path.open("rb") as file:
                     while block := file.read(1 << 20):
                         digest.update(block)
-        except OSError as error:
-            raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from None
+            except OSError as error:
+                raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from None
         return digest.hexdigest()
+
+    def _size(self, path: str) -> int | None:
+        """In bytes; None for what cannot be read, which is rejected when it is its turn."""
+        try:
+            return (self.root / path).stat().st_size
+        except OSError:
+            return None
 
 
 class FolderPiece:
@@ -115,9 +173,9 @@ class FolderPiece:
         root: The folder.
         keys: Of the pictures.
         files: Their paths below the root.
-        texts: Those paths beside which a text file lies.
+        texts: The paths of their text files, of those that have one.
         table: Captions by path.
-        caption_lines: Whether each line of a text file is a caption.
+        caption_lines, needs_captions: As of the reader.
     """
 
     def __init__(
@@ -125,9 +183,10 @@ class FolderPiece:
         root: Path,
         keys: Sequence[str],
         files: Sequence[str],
-        texts: set[str],
+        texts: Mapping[str, str],
         table: Mapping[str, tuple[object, ...]],
         caption_lines: bool,
+        needs_captions: bool,
     ) -> None:
         self.root = root
         self.name = str(root)
@@ -136,6 +195,7 @@ class FolderPiece:
         self._texts = texts
         self._table = table
         self._caption_lines = caption_lines
+        self._needs_captions = needs_captions
 
     def load(self, index: int, first: int = -1) -> Record:
         """Read one picture and its captions.
@@ -145,38 +205,36 @@ class FolderPiece:
             first: Bytes of the picture that are wanted, which may be just its header; -1 for all.
         """
         key, name = self.keys[index], self.files[index]
+        if name.endswith("/"):
+            return Record(key, problem="unreadable folder")
         try:
-            captions, problem = usable(self._given(name))
-            if problem:
+            captions, problem = self._captions(name)
+            if problem and self._needs_captions:
                 return Record(key, problem=problem)
-            with (self.root / name).open("rb") as file:
-                return Record(key, file.read(first), captions)
-        except OSError as error:
-            return Record(key, problem=f"unreadable file ({error.strerror})")
+            return Record(key, read_regular(self.root / name, MAX_PICTURE, first), captions)
+        except Unusable as error:
+            return Record(key, problem=str(error))
 
     def close(self) -> None:
         """Nothing stays open."""
 
-    def _given(self, name: str) -> Sequence[object]:
+    def _captions(self, name: str) -> tuple[tuple[str, ...], str]:
+        """The captions of a picture, or what is wrong with them."""
         if name in self._table:
-            return self._table[name]
+            return usable(self._table[name])
         if name not in self._texts:
-            return ()
-        text = (self.root / f"{_stem(name)}.txt").read_text("utf-8-sig", "surrogateescape")
-        return text.splitlines() if self._caption_lines and text.strip() else [text]
+            return usable(())
+        try:
+            text = read_regular(self.root / self._texts[name], MAX_CAPTION).decode("utf-8-sig", "surrogateescape")
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        except Unusable as error:
+            return (), str(error)
+        return usable(text.splitlines() if self._caption_lines and text.strip() else [text])
 
 
-def _walk(root: Path) -> Iterator[str]:
-    """The paths of all files below a folder, without hidden files and folders."""
-    for folder, folders, files in os.walk(root, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(folder).relative_to(root).as_posix()
-        start = "" if below == "." else f"{below}/"
-        yield from (start + name for name in files if not name.startswith("."))
-
-
-def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from None
+def _is_lost(path: str, faults: set[str]) -> bool:
+    """Whether behind a path there may have been pictures: a folder that cannot be read, or a link to one."""
+    return path in faults and (path.endswith("/") or not _suffix(path))
 
 
 def _stem(path: str) -> str:

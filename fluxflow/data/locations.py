@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import braceexpand
-
 from ..errors import DataError
+from .braces import expand_braces
 from .records import inventory
 
 INDEX = "index.json"
+MAX_SHARDS = 1_000_000  # that one name may stand for: ten times those of the largest public sets
 HTTP = re.compile(r"https?://[^'\"`$\s]+$")
 SCHEME = re.compile(r"(\w{2,}):")
 EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}  # fsspec's schemes that may be read, and the extra that each needs
@@ -82,9 +82,12 @@ def open_shard(shard: Shard) -> IO[bytes]:
 
 def _braces(name: str) -> list[str]:
     try:
-        return list(braceexpand.braceexpand(name, escape=False))
-    except ValueError:
+        names = list(itertools.islice(expand_braces(name), MAX_SHARDS + 1))
+    except (ValueError, RecursionError):
         raise DataError(f"The braces of {name} are not balanced: a range reads {{00..41}}.") from None
+    if len(names) > MAX_SHARDS:
+        raise DataError(f"{name} names more than {MAX_SHARDS:,} shards: give a smaller range, or a folder of tars.")
+    return names
 
 
 def _find(name: str) -> list[Shard]:
@@ -109,6 +112,8 @@ def _folder(folder: Path) -> list[Shard]:
     if not tars:
         held = inventory(folder.iterdir())
         raise DataError(f"No *.tar in {folder}; it holds {held}. For plain pictures use data=folder.")
+    if odd := [tar for tar in tars if not tar.is_file()]:  # a pipe would be waited for
+        raise DataError(f"{odd[0]} is no regular file, or a link that leads nowhere: remove it.")
     if not indexed:
         return [Shard(str(tar)) for tar in tars]
     different = sorted({tar.name for tar in tars} ^ {Path(shard.location).name for shard in indexed})
@@ -143,8 +148,11 @@ def _remote_folder(url: str) -> list[Shard]:
 def _parse(text: bytes, folder: str, path: str) -> list[Shard]:
     try:
         rows = json.loads(text)["shards"]
+        for row in rows:
+            if not isinstance(row["name"], str) or "/" in row["name"]:
+                raise ValueError(f"{row['name']!r} is no name of a file beside it")
         return [Shard(f"{folder}/{row['name']}", row["bytes"], row["samples"], row["sha256"]) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is no index of shards ({type(error).__name__}: {error}): remove it.") from None
 
 

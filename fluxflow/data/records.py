@@ -11,6 +11,7 @@ Conventions, stated here once:
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,14 @@ from pathlib import Path
 from typing import Protocol
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+MAX_PICTURE = 512 << 20  # bytes of a picture's file: 8 for each of the pixels that decode.py bears
+MAX_CAPTION = 1 << 20  # bytes of a .txt or .json
+# Controls, which move a terminal's cursor, marks that turn the direction of writing, bytes that are no UTF-8
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Unusable(Exception):
+    """A file that cannot be used; the message is the reason, in a few words that do not name it, to be counted."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Record:
     Args:
         key: Name of the sample, unique in its piece.
         image: Encoded picture; empty when `problem` is set.
-        captions: Its captions, at least one unless `problem` is set.
+        captions: Its captions; none where the reader needs none, or where `problem` is set.
         problem: Why the sample cannot be used, in a few words; empty when it can.
     """
 
@@ -128,10 +137,15 @@ def ordered(reader: Reader, part: Part = Part()) -> Iterator[Record]:
 def sample_key(stem: str) -> str:
     """Key of a picture at a relative path without its suffix.
 
-    Dots, which webdataset takes for the start of a suffix, become underscores, and leading underscores, with which it
-    marks its own members, go.
+    Dots, which webdataset takes for the start of a suffix, and what cannot be printed become underscores, and leading
+    underscores, with which it marks its own members, go.
     """
-    return stem.replace(".", "_").lstrip("_") or "_"
+    return UNPRINTABLE.sub("_", stem.replace(".", "_").lstrip("_")) or "_"
+
+
+def printable(text: str) -> str:
+    """A stranger's text for a line of a log or of a terminal: what cannot be printed is escaped."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def unique(key: str, taken: set[str]) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import DataError
 from .locations import INDEX, Shard, expand, is_remote, open_shard
-from .records import IMAGE_SUFFIXES, Record
+from .records import IMAGE_SUFFIXES, MAX_CAPTION, MAX_PICTURE, Record, Unusable
+from .tables import usable
 from .tars import Tar
 
 SUFFIXES = {*IMAGE_SUFFIXES, "txt", "json"}
@@ -32,11 +33,13 @@ class ShardReader:
         urls: Paths or URLs of tars; braces, folders and lists are expanded.
         caption_key: Key of the sample's .json that holds its caption or captions. None: the .txt, or else the .json's
             `captions` or `caption`.
+        needs_captions: Whether a sample without a caption that can be used is rejected.
     """
 
-    def __init__(self, urls: str | list[str], caption_key: str | None = None) -> None:
+    def __init__(self, urls: str | list[str], caption_key: str | None = None, needs_captions: bool = True) -> None:
         self.urls = urls
         self.caption_key = caption_key
+        self.needs_captions = needs_captions
         self.shards: list[Shard] = []
 
     def __str__(self) -> str:
@@ -69,7 +72,7 @@ class ShardReader:
             tar.close()
             raise DataError(f"Shard {shard.location} holds {tar.samples} samples where its {INDEX} says "
                             f"{shard.samples}: make it again, or remove the {INDEX}.")  # fmt: skip
-        return ShardPiece(tar, self.caption_key)
+        return ShardPiece(tar, self.caption_key, self.needs_captions)
 
     def fingerprint(self) -> str:
         """Of the names of the tars, and of their hashes from an index or else their sizes; a URL has its name alone."""
@@ -85,12 +88,13 @@ class ShardPiece:
 
     Args:
         tar: Its tar.
-        caption_key: As of the reader.
+        caption_key, needs_captions: As of the reader.
     """
 
-    def __init__(self, tar: Tar, caption_key: str | None) -> None:
+    def __init__(self, tar: Tar, caption_key: str | None, needs_captions: bool) -> None:
         self.tar = tar
         self.caption_key = caption_key
+        self.needs_captions = needs_captions
 
     @property
     def name(self) -> str:
@@ -104,33 +108,34 @@ class ShardPiece:
         key = self.tar.keys[index]
         if index in self.tar.problems:
             return Record(key, problem=self.tar.problems[index])
-        files = self.tar.files(index)
-        suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in files), None)
+        suffixes = self.tar.suffixes(index)
+        suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in suffixes), None)
         if suffix is None:
             return Record(key, problem="no picture")
-        captions, problem = self._captions(files)
-        return Record(key, problem=problem) if problem else Record(key, files[suffix], captions)
+        try:
+            image = self.tar.read(index, suffix, MAX_PICTURE)
+        except Unusable as error:
+            return Record(key, problem=str(error))
+        captions, problem = self._captions(index, suffixes)
+        return Record(key, problem=problem) if problem and self.needs_captions else Record(key, image, captions)
 
     def close(self) -> None:
         self.tar.close()
 
-    def _captions(self, files: dict[str, bytes]) -> tuple[tuple[str, ...], str]:
+    def _captions(self, index: int, suffixes: set[str]) -> tuple[tuple[str, ...], str]:
         """The captions of a sample, or what is wrong with them."""
         try:
-            if self.caption_key is None and "txt" in files:
-                found = files["txt"].decode("utf-8-sig")
-            else:
-                row = json.loads(files.get("json", b"{}"))
-                if not isinstance(row, dict):
-                    return (), "caption in no JSON object"
-                names = [self.caption_key] if self.caption_key else ["captions", "caption"]
-                found = next((row[name] for name in names if name in row), [])
+            if self.caption_key is None and "txt" in suffixes:
+                return usable([self.tar.read(index, "txt", MAX_CAPTION).decode("utf-8-sig")])
+            row = json.loads(self.tar.read(index, "json", MAX_CAPTION)) if "json" in suffixes else {}
+        except Unusable as error:
+            return (), str(error)
         except UnicodeDecodeError:
             return (), "caption that is no UTF-8 text"
         except (ValueError, RecursionError):
             return (), "caption in no JSON object"
-        texts = [found] if isinstance(found, str) else found
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            return (), "caption that is no string"
-        captions = tuple(text.strip() for text in texts if text.strip())
-        return captions, "" if captions else ("empty caption" if texts else "no caption")
+        if not isinstance(row, dict):
+            return (), "caption in no JSON object"
+        names = [self.caption_key] if self.caption_key else ["captions", "caption"]
+        found = next((row[name] for name in names if name in row), [])
+        return usable(found if isinstance(found, list) else [found])

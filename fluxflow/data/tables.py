@@ -22,6 +22,10 @@ WAYS = ("a .txt of the same name, a metadata.jsonl, a .csv, .tsv or .parquet wit
 Row = tuple[str, dict]  # where it stands, for messages, and its columns
 
 
+class NoCaptionTable(DataError):
+    """A file that holds no captions from its first row on; the message says what it would need."""
+
+
 def usable(captions: Iterable[object]) -> tuple[tuple[str, ...], str]:
     """The captions that can be used, stripped, and the reason why none can, or "".
 
@@ -38,24 +42,18 @@ def usable(captions: Iterable[object]) -> tuple[tuple[str, ...], str]:
     return kept, "" if kept else ("empty caption" if texts else "no caption")
 
 
-def find_table(root: Path, names: Iterable[str], stems: set[str]) -> Path | None:
-    """The one table that lies in a folder, if there is one.
+def candidates(root: Path, names: Iterable[str], pictures: Iterable[str]) -> list[Path]:
+    """The files of a folder that may be tables of captions, by their names, or for .json by what is in them.
 
     Args:
         root: The folder.
         names: Names of the files in it.
-        stems: Names of its pictures without suffix; a .json beside a picture is no table.
-
-    Raises:
-        DataError: For several tables.
+        pictures: Paths of its pictures; a .json beside one is no table.
     """
+    stems = {Path(path).stem for path in pictures if "/" not in path}
     tables = [name for name in names if name == "metadata.jsonl" or Path(name).suffix.lower() in TABLES]
     others = [name for name in names if Path(name).suffix.lower() == ".json" and Path(name).stem not in stems]
-    tables += [name for name in others if _is_coco(root / name)]
-    if len(tables) > 1:
-        raise DataError(f"{root} holds several caption tables ({', '.join(sorted(tables))}): keep one of them, or name "
-                        "one (captions).")  # fmt: skip
-    return root / tables[0] if tables else None
+    return [root / name for name in [*tables, *(name for name in others if _is_coco(root / name))]]
 
 
 def read_table(table: Path, caption_key: str | None) -> dict[str, tuple[object, ...]]:
@@ -66,7 +64,8 @@ def read_table(table: Path, caption_key: str | None) -> dict[str, tuple[object, 
         caption_key: Column (or JSON key) of the caption; None: one of `CAPTION_COLUMNS`.
 
     Raises:
-        DataError: For a file that is no such table, lacks the columns or has broken rows.
+        NoCaptionTable: For a file whose first row cannot be read or lacks the columns.
+        DataError: For a file of another kind, or broken rows further on.
     """
     reader = READERS.get(table.suffix.lower())
     if reader is None:
@@ -82,19 +81,34 @@ def read_table(table: Path, caption_key: str | None) -> dict[str, tuple[object, 
 def _captions(table: Path, rows: Iterable[Row], columns: tuple[str, ...]) -> dict[str, tuple[object, ...]]:
     captions: dict[str, tuple[object, ...]] = {}
     first, found = None, False
-    for place, row in rows:
-        first = first or (place, row)
+    for place, row in _begun(table, rows):
         name = next((row[column] for column in NAME_COLUMNS if column in row), None)
         if not isinstance(name, str):
-            raise DataError(f"{table}, {place}: it needs {' or '.join(NAME_COLUMNS)}; it has {_columns(row)}.")
+            kind = NoCaptionTable if first is None else DataError
+            raise kind(f"{table}, {place}: it needs {' or '.join(NAME_COLUMNS)}; it has {_columns(row)}.")
+        first = first or (place, row)
         column = next((column for column in columns if column in row), None)
         found = found or column is not None
         value = None if column is None else row[column]
         path = PurePosixPath(name).as_posix()
         captions[path] = captions.get(path, ()) + (tuple(value) if isinstance(value, list) else (value,))
     if first is not None and not found:
-        raise DataError(f"{table}, {first[0]}: it needs {' or '.join(columns)}; it has {_columns(first[1])}.")
+        raise NoCaptionTable(f"{table}, {first[0]}: it needs {' or '.join(columns)}; it has {_columns(first[1])}.")
     return captions
+
+
+def _begun(table: Path, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows, of which a first one that cannot be read says that this is no table of captions."""
+    rows = iter(rows)
+    try:
+        first = next(rows, None)
+    except (DataError, csv.Error) as error:
+        raise NoCaptionTable(
+            str(error) if isinstance(error, DataError) else f"{table} cannot be read: {error}."
+        ) from None
+    if first is not None:
+        yield first
+        yield from rows
 
 
 def _columns(row: dict) -> str:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import DataError
+from .records import printable
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class RejectedFile:
             for sample in new:
                 if (sample.source, sample.key) not in self._known:
                     self._known.add((sample.source, sample.key))
-                    lines += json.dumps(asdict(sample), ensure_ascii=False).encode() + b"\n"
+                    lines += json.dumps(asdict(sample), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
             file.write(lines)
             file.flush()
             self._read += len(lines)
@@ -103,9 +104,9 @@ class Tally:
         for sample in rejected:
             self._reasons.setdefault((sample.source, sample.key), sample.reason)
             if sample.reason not in self._first:
-                self._first[sample.reason] = f"{sample.key} of {sample.source}"
-                log.warning("sample %s of %s is skipped: %s (the first of its kind; more are only counted)",
-                            sample.key, sample.source, sample.reason)  # fmt: skip
+                self._first[sample.reason] = printable(f"{sample.key} of {sample.source}")
+                log.warning("sample %s is skipped: %s (the first of its kind; more are only counted)",
+                            self._first[sample.reason], sample.reason)  # fmt: skip
         if self.file is not None:
             self.file.add(rejected)
         if self.seen >= PATIENCE and self.bad > self.limit * self.seen:

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from fluxflow.data.tables import find_table, read_table, usable
+from fluxflow.data.tables import candidates, read_table, usable
 from fluxflow.errors import DataError
 
 ROWS = [("a.png", ["one", "two"]), ("b/c.png", ["three"])]
@@ -41,7 +41,7 @@ SOURCES = [("metadata.jsonl", write_jsonl_list), ("t.csv", write_rows), ("t.tsv"
 @pytest.mark.parametrize(("name", "write"), SOURCES, ids=[name for name, _ in SOURCES])
 def test_every_kind_of_table_gives_several_captions_a_picture(tmp_path, name, write):
     write(tmp_path / name)
-    table = find_table(tmp_path, [name, "a.png", "notes.md"], {"a"})
+    (table,) = candidates(tmp_path, [name, "a.png", "notes.md"], ["a.png"])
     assert table == tmp_path / name
     assert read_table(table, None) == EXPECTED
 
@@ -55,7 +55,7 @@ def test_json_beside_pictures_or_of_another_kind_is_no_table(tmp_path):
     write_coco(tmp_path / "a.json")
     (tmp_path / "settings.json").write_text('{"images": 3}')
     (tmp_path / "broken.json").write_text("{")
-    assert find_table(tmp_path, ["a.json", "settings.json", "broken.json"], {"a"}) is None
+    assert candidates(tmp_path, ["a.json", "settings.json", "broken.json"], ["a.png"]) == []
 
 
 def test_rows_without_a_caption_spoil_their_picture_alone(tmp_path):

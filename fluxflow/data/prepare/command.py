@@ -28,7 +28,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("source", metavar="IN", help="a folder of pictures with captions, a folder of tars, or tars")
     add("out", metavar="OUT", type=Path, help="a new folder")
-    add("--captions", metavar="FILE", help="table of the captions (jsonl, csv, tsv, parquet, COCO json) outside IN")
+    add("--captions", metavar="FILE", help="table of the captions (jsonl, csv, tsv, parquet, COCO json), or "
+        "'files': the .txt alone (default: the table in IN that names its pictures, else the .txt)")  # fmt: skip
     add("--caption-key", metavar="NAME", help="column or JSON key of the caption (text, caption or captions)")
     add("--caption-lines", action="store_true", help="each line of a .txt is a caption; else the .txt is one")
     add("--size", type=_number(1), help="shrink the shorter side to this many pixels")
@@ -105,11 +106,13 @@ def run(arguments: argparse.Namespace) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
+    from ..records import printable
+
     parsed = parse_arguments(arguments)
     try:
         print(run(parsed))
     except FluxFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped: the same command goes on where this one was", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from .state import REPORT, claimed
 from .work import Workers, put, put_text
 from .writing import write_shard
 
-VERSION = 1  # of what the same source and options give
+VERSION = 2  # of what the same source and options give
 
 
 def prepare(reader: Reader, out: Path, options: Options, processes: int = 1) -> str:
@@ -42,11 +43,12 @@ def prepare(reader: Reader, out: Path, options: Options, processes: int = 1) -> 
     with claimed(out, plan_id) as state:
         if not (out / REPORT).is_file():
             with Workers(Job(reader, options, out), processes) as workers:
-                plan = make_plan(_scan(workers, reader, state / "scan"), options)
+                scanned = _scan(workers, reader, state / "scan")
+                plan = make_plan(scanned, options)
                 results = _write(workers, plan, out, state / "shards")
             rejected = plan.rejected + _rows_without_picture(reader)
             rejected += [sample for result in results.values() for sample in result["rejected"]]
-            _finish(reader, out, options, plan_id, results, rejected)
+            _finish(out, options, results, rejected, {**_noticed(reader, scanned), "plan": plan_id})
         shutil.rmtree(state)
     return render(json.loads((out / REPORT).read_text("utf-8")), out)
 
@@ -88,8 +90,18 @@ def _rows_without_picture(reader: Reader) -> list[dict[str, str]]:
     return [{"source": row, "key": "", "reason": "caption of a picture that is not there"} for row in rows]
 
 
+def _noticed(reader: Reader, scanned: list[tuple[int, dict]]) -> dict[str, Any]:
+    """What the report says of the source: files that are of no use, where captions come from, files out of order."""
+    if isinstance(reader, FolderReader):
+        passed, captions = reader.other_files, reader.caption_files
+    else:
+        passed, captions = sum((Counter(found.get("passed_over", {})) for _, found in scanned), Counter()), {}
+    scattered = sum(found.get("scattered", 0) for _, found in scanned)
+    return {"passed_over": dict(sorted(passed.items())), "caption_files": dict(captions), "scattered": scattered}
+
+
 def _finish(
-    reader: Reader, out: Path, options: Options, plan_id: dict[str, Any], results: dict[str, dict], rejected: list
+    out: Path, options: Options, results: dict[str, dict], rejected: list[dict[str, str]], noticed: dict[str, Any]
 ) -> None:
     """Write what describes the shards; the report last, since it says that all is done."""
     rejected = sorted(rejected, key=lambda sample: (sample["source"], sample["key"]))
@@ -103,6 +115,4 @@ def _finish(
         index = make_index(results, part)
         if index["samples"]:
             put(out / part / "index.json", index)
-    report = make_report(results, rejected, options)
-    passed = reader.other_files if isinstance(reader, FolderReader) else {}
-    put(out / REPORT, {"version": VERSION, **report, "passed_over": dict(sorted(passed.items())), "plan": plan_id})
+    put(out / REPORT, {"version": VERSION, **make_report(results, rejected, options), **noticed})

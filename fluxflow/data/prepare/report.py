@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..buckets import Buckets
+from ..records import printable
 from .lengths import quantiles, summary
 from .options import Options
 
@@ -97,10 +98,16 @@ def _lines(report: dict[str, Any], out: Path) -> Iterator[str]:
         yield f"{name.replace('_', ' ')}: {side['least']} to {side['most']} pixels, median {side['median']}"
     yield from _bucket_lines(report["buckets"], total)
     yield _caption_line(report["captions"])
+    if report["caption_files"]:
+        where = ", ".join(f"{name} ({count:,})" for name, count in report["caption_files"].items())
+        yield f"captions come from: {printable(where)}"
     yield from _rejected_lines(report["rejected"], out)
     if report["passed_over"]:
         kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in report["passed_over"].items())
-        yield f"passed over, being neither pictures nor captions: {kinds}"
+        yield f"passed over, being neither pictures nor captions: {printable(kinds)}"
+    if report["scattered"]:
+        yield (f"{report['scattered']:,} samples had files that do not follow one another in their tar, as other "
+               "readers want it; the new shards are in order")  # fmt: skip
     val = f" data.val={out / 'val'}" if report["samples"]["val"] else ""
     yield f"To train on them: data=shards data.train={out / 'train'}{val}"
 
@@ -133,6 +140,6 @@ def _rejected_lines(reasons: dict[str, int], out: Path) -> Iterator[str]:
             sample = json.loads(line)
             names = first.setdefault(sample["reason"], [])
             if len(names) < NAMED:
-                names.append(sample["source"].encode("utf-8", "backslashreplace").decode())
+                names.append(printable(sample["source"]))
     for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
         yield f"  {count:>9,} {reason}: {', '.join(first[reason])}{' …' if count > NAMED else ''}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..decode import UndecodableImage, probe
 from ..folder import FolderPiece
 from ..records import Piece, Reader, Record
+from ..shards import ShardPiece
 from .encoding import difference_hash
 from .options import Options
 
@@ -43,17 +45,19 @@ def scan(job: Job, chunk: tuple[int, int, int | None]) -> dict:
 
     Returns:
         Lists with an entry a sample: keys, sources (where it may have to be named), problems ("" for none), and hashes
-        (0 where they are not needed).
+        (0 where they are not needed); and of a tar, in its first chunk: "passed_over" (suffix: count) and "scattered".
     """
     number, start, end = chunk
     piece, hashed = job.reader.piece(number), job.options.drop_duplicates is not None
-    found: dict[str, list] = {"keys": [], "sources": [], "problems": [], "hashes": []}
+    found: dict[str, Any] = {"keys": [], "sources": [], "problems": [], "hashes": []}
     for index in range(len(piece.keys))[start:end]:
         problem, value = _look(piece, index, job.options)
         found["keys"].append(piece.keys[index])
         found["sources"].append(source_name(piece, index) if problem or hashed else "")
         found["problems"].append(problem)
         found["hashes"].append(value)
+    if isinstance(piece, ShardPiece) and start == 0:
+        found |= {"passed_over": piece.tar.passed_over, "scattered": piece.tar.scattered}
     piece.close()
     return found
 
