@@ -208,12 +208,11 @@ class FolderPiece:
         if name.endswith("/"):
             return Record(key, problem="unreadable folder")
         try:
-            captions, problem = self._captions(name)
-            if problem and self._needs_captions:
-                return Record(key, problem=problem)
-            return Record(key, read_regular(self.root / name, MAX_PICTURE, first), captions)
+            image = read_regular(self.root / name, MAX_PICTURE, first)
         except Unusable as error:
             return Record(key, problem=str(error))
+        captions, problem = self._captions(name)
+        return Record(key, problem=problem) if problem and self._needs_captions else Record(key, image, captions)
 
     def close(self) -> None:
         """Nothing stays open."""

@@ -119,7 +119,6 @@ def find_table(
     """
     passed: list[DataError] = []
     fitting: list[Table] = []
-    empty: list[Table] = []
     for path in candidates(root, names, pictures.files):
         try:
             table = match_table(path, caption_key, pictures)
@@ -128,12 +127,9 @@ def find_table(
             continue
         if table.captions or path.name == "metadata.jsonl":  # whose name says what it is for
             fitting.append(table)
-        elif table.unmatched:
-            passed.append(DataError(table.complaint))
         else:
-            empty.append(table)
-    found = fitting or empty
-    if len(found) > 1:
-        raise DataError(f"{root} holds several caption tables ({', '.join(sorted(t.path.name for t in found))}): keep "
-                        "one of them, or name one (captions).")  # fmt: skip
-    return (found[0] if found else None), passed
+            passed.append(DataError(table.complaint or f"{path} has no row."))
+    if len(fitting) > 1:
+        several = ", ".join(sorted(table.path.name for table in fitting))
+        raise DataError(f"{root} holds several caption tables ({several}): keep one of them, or name one (captions).")
+    return (fitting[0] if fitting else None), passed

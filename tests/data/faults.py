@@ -184,9 +184,46 @@ def turned() -> Iterator[Fault]:
             options = {"quality": 95} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
             data = saved(stored, kind, exif=exif, **options)
             yield Fault(f"turned_{orientation}_{suffix}", data, pixels=image, tolerance=tolerance, suffix=suffix)
+    yield from turned_in_other_ways(image)
     exif = Image.Exif()
     exif[0x0112] = 99
     yield Fault("turned_99", saved(image, "PNG", exif=exif), pixels=image, suffix="png")
+
+
+def turned_in_other_ways(image: np.ndarray) -> Iterator[Fault]:
+    """EXIF where other programs put it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.fromarray(image).transpose(Image.Transpose.ROTATE_90)
+    height, width = stored.height, stored.width
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in np.asarray(stored)))
+    tiff = exif.tobytes()[6:]
+    for form, raw in (("exif", tiff), ("exif", exif.tobytes()), ("APP1", exif.tobytes())):
+        digits = "\n".join(raw.hex()[at : at + 72] for at in range(0, 2 * len(raw), 72))
+        text = f"\n{form}\n{len(raw):8d}\n{digits}\n".encode()
+        keyword = f"Raw profile type {form}".encode() + b"\0"
+        chunks = {"eXIf": (b"eXIf", tiff), "tEXt": (b"tEXt", keyword + text),
+                  "zTXt": (b"zTXt", keyword + b"\0" + zlib.compress(text)),
+                  "iTXt": (b"iTXt", keyword + b"\1\0en\0key\0" + zlib.compress(text)),
+                  "iTXt_plain": (b"iTXt", keyword + b"\0\0\0\0" + text)}  # fmt: skip
+        for name, chunk in chunks.items():
+            before = png(width, height, 8, 2, rows, chunk)
+            at = before.index(b"IDAT") - 4
+            behind = png(width, height, 8, 2, rows)
+            behind = behind[:-12] + before[before.index(b"IHDR") + 21 : at] + behind[-12:]
+            for place, data in (("before", before), ("behind", behind)):
+                yield Fault(f"turned_{form}{len(raw)}_{name}_{place}", data, pixels=image, suffix="png")
+    broken = (b"zTXt", b"Raw profile type exif\0\0" + deflated_zeros(50 << 20))
+    data = png(width, height, 8, 2, rows)
+    yield Fault("turned_not", data[:-12] + png(1, 1, 8, 2, b"", (b"eXIf", b"nonsense"))[33:-24] + data[-12:],
+                pixels=np.asarray(stored), suffix="png")  # fmt: skip
+    yield Fault("turned_bomb", png(width, height, 8, 2, rows, broken), DAMAGED, suffix="png")
+    jpeg = saved(stored, "JPEG", quality=95, exif=exif)
+    start = jpeg.index(b"\xff\xe1")
+    yield Fault("turned_filled", jpeg[:start] + b"\xff" * 3 + jpeg[start:], pixels=image, tolerance=3)
+    grey = saved(stored.convert("CMYK"), "JPEG", quality=95, exif=exif)
+    start = grey.index(b"\xff\xe1")
+    yield Fault("turned_filled_cmyk", grey[:start] + b"\xff" + grey[start:], pixels=image, tolerance=3)
 
 
 def animated() -> Iterator[Fault]:

@@ -148,7 +148,25 @@ def test_hidden_files_are_no_pictures(make_folder, picture):
 
 def test_two_tables_are_refused(make_folder):
     root = make_folder(2)
-    (root / "a.csv").write_text("file,text\n")
-    (root / "b.tsv").write_text("file\ttext\n")
+    (root / "a.csv").write_text("file,text\np.1.png,x\n")
+    (root / "b.tsv").write_text("file\ttext\np.1.png\ty\n")
     with pytest.raises(DataError, match=r"several caption tables \(a\.csv, b\.tsv\)"):
         opened(root)
+
+
+def test_suffixes_match_in_any_case(make_folder, picture):
+    root = make_folder(1)
+    for name, content in {"IMG.JPG": picture(3, kind="JPEG"), "IMG.TXT": b"loud", "b.PNG": picture(4), "b.Txt": b"mixed",
+                          "c.png": picture(5), "c.TXT": b"upper", "c.txt": b"lower"}.items():  # fmt: skip
+        (root / name).write_bytes(content)
+    assert captions(opened(root)) == {"IMG": "loud", "b": "mixed", "c": "lower", "even/p_0": "caption 0"}
+
+
+def test_captions_are_optional_where_nobody_needs_them(make_folder):
+    root = make_folder(3)
+    (root / "even" / "p.0.txt").unlink()
+    (root / "even" / "p.2.txt").write_bytes(b"\xff")
+    found = {record.key: (record.captions, record.problem) for record in everything(opened(root, needs_captions=False))}
+    assert found == {"p_1": (("caption 1",), ""), "even/p_0": ((), ""), "even/p_2": ((), "")}
+    assert len(everything(opened(make_folder(2, "bare", captions=False), needs_captions=False))) == 2
+    assert opened(root).fingerprint() == opened(root, needs_captions=False).fingerprint()
