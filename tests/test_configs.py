@@ -41,6 +41,12 @@ def test_each_member_composes_and_passes_the_checks(group: str, name: str, monke
     assert build.checked(config, config)["run_dir"] == "run"
 
 
+@pytest.mark.parametrize("data", ["folder", "shards"])
+def test_stage_1_alone_needs_no_captions(data: str) -> None:
+    needs = {stage: composed(f"stage={stage}", f"data={data}").data.reader.needs_captions for stage in GROUPS["stage"]}
+    assert needs == {"encode": True, "flow": True, "vae": False}
+
+
 @pytest.mark.parametrize("name", GROUPS["model"])
 def test_each_model_divides_its_pictures_and_heads(name: str) -> None:
     model = composed(f"model={name}").model

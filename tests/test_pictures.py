@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image, ImageFont
 
-from fluxflow.pictures import CELL, _wrap, grid, read_metadata, reconstruction_sheet, save_png, to_pil
+from fluxflow import pictures
+from fluxflow.pictures import CELL, Row, _wrap, grid, read_metadata, reconstruction_sheet, save_png, to_pil
 
 RED = Image.new("RGB", (64, 64), "red")
 
@@ -31,6 +32,14 @@ def test_small_pictures_are_enlarged_by_a_whole_factor() -> None:
 def test_large_pictures_keep_their_size() -> None:
     sheet = grid([[RED.resize((512, 256))]], ["a red square"])
     assert colours(sheet, (255, 0, 0)).sum() == 512 * 256
+
+
+def test_a_pair_without_a_caption_shows_its_psnr_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Row] = []
+    monkeypatch.setattr(pictures, "sheet", lambda rows, title: seen.extend(rows))
+    image = torch.zeros(3, 8, 8)
+    reconstruction_sheet([image, image], [image + 0.2, image + 0.2], ["", "a square"])
+    assert seen[1].notes == ["20.0 dB", "20.0 dB · a square"]
 
 
 def test_a_row_of_fewer_pictures() -> None:

@@ -217,6 +217,16 @@ def test_pictures_of_which_none_can_be_read_are_named(runs: Path, tmp_path: Path
     assert draw(drawing(runs / "vae/a", tmp_path / "out", images=str(tmp_path), height=16)).exists()
 
 
+@pytest.mark.parametrize("kind", ["folder", "shard"])
+def test_reconstructions_need_no_captions(kind: str, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (20, 24), "red").save(tmp_path / "in" / "a.jpg")
+    if kind == "shard":
+        with tarfile.open(tmp_path / "in" / "0.tar", "w") as tar:
+            tar.add(tmp_path / "in" / "a.jpg", "a.jpg")
+    assert draw(drawing(runs / "vae/a", tmp_path / "out", images=str(tmp_path / "in"), height=16)).exists()
+
+
 def test_reconstructions_of_another_shape(runs: Path, shard: Path, tmp_path: Path) -> None:
     """The pictures are red: twice as many red pixels wide as high, an original and a bad copy of each."""
     path = draw(drawing(runs / "vae/a", tmp_path, images=str(shard), count=2, height=16, width=32))

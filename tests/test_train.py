@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -265,3 +266,23 @@ def test_a_signal_saves_and_exits_with_its_number(number: int, tmp_path: Path) -
     assert process.returncode == 128 + number
     run = tmp_path / "outputs/vae/mine"
     assert step_of(run) == steps_of(run)[-1] > 0
+
+
+@pytest.mark.parametrize("data", ["folder", "shards"])
+def test_stage_1_trains_on_pictures_without_captions(
+    data: str, command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(12):
+        Image.new("RGB", (16, 16), (20 * number, 99, 0)).save(tmp_path / "in" / f"{number}.png")
+    (tmp_path / "in" / "3.txt").write_text("a green square")
+    if data == "shards":
+        with tarfile.open(tmp_path / "0.tar", "w") as tar:
+            tar.add(tmp_path / "in", ".")
+    source = tmp_path / ("in" if data == "folder" else "0.tar")
+    given = [*VAE, f"data={data}", f"data.train={source}", "data.val_fraction=0.4", "steps=2", "name=bare"]
+    assert command(*given) is None
+    assert Path("outputs/vae/bare/previews/step_000002.png").is_file()
+    assert not Path("outputs/vae/bare/rejected.jsonl").exists()
+    assert command(*given, "needs_captions=true", "name=refused") == 1
+    assert "no caption" in capsys.readouterr().err

@@ -105,8 +105,8 @@ def hostile() -> Iterator[tuple[str, Hostile]]:
                                         "GNU.sparse.name": b"x.png"})
                                    + entry("GNUSparseFile.0/x.png", b"text\n" * 99), {"x": SPARSE})  # fmt: skip
     yield "link_to_nothing", Hostile(entry("x.png", kind=b"1", link=b"y.png"), {"x": LINK})
-    yield "links_in_a_ring", Hostile(entry("x.png", kind=b"2", link=b"y.png") + entry("y.png", kind=b"1", link=b"x.png"),
-                                     {"x": LINK, "y": LINK})  # fmt: skip
+    ring = entry("x.png", kind=b"2", link=b"y.png") + entry("y.png", kind=b"1", link=b"x.png")
+    yield "links_in_a_ring", Hostile(ring, {"x": LINK, "y": LINK})
     yield "link_to_itself", Hostile(entry("x.png", kind=b"1", link=b"x.png"), {"x": LINK})
     yield "link_out_of_the_tar", Hostile(entry("x.png", kind=b"2", link=b"../../etc/passwd"), {"x": LINK})
     yield "pipe", Hostile(entry("x.png", kind=b"6"), {"x": NO_FILE})

@@ -156,8 +156,9 @@ def test_two_tables_are_refused(make_folder):
 
 def test_suffixes_match_in_any_case(make_folder, picture):
     root = make_folder(1)
-    for name, content in {"IMG.JPG": picture(3, kind="JPEG"), "IMG.TXT": b"loud", "b.PNG": picture(4), "b.Txt": b"mixed",
-                          "c.png": picture(5), "c.TXT": b"upper", "c.txt": b"lower"}.items():  # fmt: skip
+    files = {"IMG.JPG": picture(3, kind="JPEG"), "IMG.TXT": b"loud", "b.PNG": picture(4), "b.Txt": b"mixed",
+             "c.png": picture(5), "c.TXT": b"upper", "c.txt": b"lower"}  # fmt: skip
+    for name, content in files.items():
         (root / name).write_bytes(content)
     assert captions(opened(root)) == {"IMG": "loud", "b": "mixed", "c": "lower", "even/p_0": "caption 0"}
 

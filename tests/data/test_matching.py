@@ -26,8 +26,8 @@ def written(make_folder, write_jsonl, picture):
     return write
 
 
-SPELLINGS = ["even/p.0.png", "./even/p.0.png", "even\\p.0.png", ".\\even\\p.0.png", "even//p.0.png", "x/../even/p.0.png",
-             "even/p.0.PNG", "pictures/even/p.0.png", "pictures\\even\\p.0.png"]  # fmt: skip
+SPELLINGS = ["even/p.0.png", "./even/p.0.png", "even\\p.0.png", ".\\even\\p.0.png", "even//p.0.png",
+             "x/../even/p.0.png", "even/p.0.PNG", "pictures/even/p.0.png", "pictures\\even\\p.0.png"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SPELLINGS)

@@ -90,3 +90,14 @@ def test_ranks_write_whole_lines_side_by_side(tmp_path):
     for rank in ranks:
         rank.join(60)
     assert sorted(row["key"] for row in rows(path)) == sorted([*map(str, range(200)), "shared"])
+
+
+def test_names_of_strangers_do_not_reach_a_terminal_as_they_are(caplog, tmp_path):
+    tally = Tally(1.0, RejectedFile(tmp_path / "rejected.jsonl"))
+    with caplog.at_level(logging.WARNING):
+        tally.add(1, [bad("a\x1b[2J", source="b\udcff\u202e.tar")])
+    assert "\x1b" not in caplog.text + tally.report()
+    assert "sample a\\x1b[2J of b\\udcff\\u202e.tar is skipped" in caplog.text
+    assert rows(tmp_path / "rejected.jsonl") == [
+        {"source": "b\udcff\u202e.tar", "key": "a\x1b[2J", "reason": "damaged"}
+    ]

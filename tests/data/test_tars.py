@@ -164,8 +164,9 @@ def test_captions_are_optional_where_nobody_needs_them(tmp_path):
 
 
 def test_global_pax_headers_and_those_of_pax_names_are_read_over(tmp_path):
-    path = written(tmp_path, pax({"comment": b"0123"}, b"g"), pax({"path": b"long.png", "size": b"%d" % len(encoded(3))}),
-                   entry("short.png", encoded(3), size=0), entry("long.txt", b"x"))  # fmt: skip
+    told = {"path": b"long.png", "size": b"%d" % len(encoded(3))}
+    path = written(tmp_path, pax({"comment": b"0123"}, b"g"), pax(told), entry("short.png", encoded(3), size=0),
+                   entry("long.txt", b"x"))  # fmt: skip
     (record,) = records(path)
     assert (record.key, record.image) == ("long", encoded(3))
 

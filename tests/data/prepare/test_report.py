@@ -61,6 +61,7 @@ def test_index_and_report_agree_with_the_tars(tmp_path, prepare, capsys, monkeyp
     assert report["captions"]["unit"] == "words"
     assert report["captions"] | {"captions": 40, "least": min(words), "most": max(words)} == report["captions"]
     assert report["passed_over"] == {".gif": 1}
+    assert report["caption_files"] == {".txt": 40}
     assert "passed over, being neither pictures nor captions: 1 .gif" in printed
     assert f"{report['samples']['val']} samples in" in printed
     assert all(f"{w:>5} × {h}".strip() in printed for h, w in buckets)

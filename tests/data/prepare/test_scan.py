@@ -138,3 +138,31 @@ def test_chunks_cover_the_source_once(make_folder, make_shards, monkeypatch):
         keys = [key for name in sorted(work) for key in scan(Job(reader, Options(), folder.root), work[name])["keys"]]
         assert len(work) == expected
         assert keys == [key for number in range(reader.pieces()) for key in reader.piece(number).keys]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_was_odd_about_tars_is_told(count, make_tar, picture, tmp_path, prepare, records, capsys):
+    for number in range(count):
+        members = {f"./{name}.png": picture(number) for name in "ab"} | {f"./{name}.txt": b"x" for name in "bac"}
+        make_tar(f"in/{number}.tar", members | {"./v1.5.jpg": b"x", "./notes.md": b"", "./k.cls": b"1"})
+    assert prepare(tmp_path / "in", tmp_path / "out") == 0
+    assert len(records(ShardReader(str(tmp_path / "out" / "train")))) == 2 * count
+    report, printed = json.loads((tmp_path / "out" / "report.json").read_text()), capsys.readouterr().out
+    assert report["rejected"] == {"no picture": count, "picture with a dot in its name": count}
+    assert (report["scattered"], report["passed_over"]) == (count, {".cls": count, ".md": count})
+    assert f"{count} samples had files that do not follow one another" in printed
+    assert f"passed over, being neither pictures nor captions: {count} .cls, {count} .md" in printed
+
+
+def test_odd_files_of_a_folder_are_rejected_and_its_captions_told(make_folder, tmp_path, prepare, capsys):
+    root = make_folder(2)
+    (root / "gone\x1b.png").symlink_to("nowhere")
+    (root / "train_log.csv").write_text("step,loss\n1,2\n")
+    (root / "t.csv").write_text("image,caption\np.1.png,x\n")
+    assert prepare(root, tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    assert "captions come from: t.csv (1), .txt (1)" in printed
+    assert "1 unreadable file (No such file or directory): gone\\x1b.png" in printed
+    assert "passed over, being neither pictures nor captions: 1 .csv" in printed
+    assert prepare(root, tmp_path / "files", "--captions", "files") == 0
+    assert "captions come from: .txt (2)" in capsys.readouterr().out
