@@ -42,8 +42,9 @@ def _closing(text: str, start: int) -> int:
 def _alternatives(inner: str) -> Iterator[str]:
     """What stands between two braces, in turn."""
     if found := RANGE.fullmatch(inner):
-        first, last, *letters, step = found.groups()
-        yield from _numbers(first, last, int(step or 1) or 1) if first else _letters(*letters, int(step or 1) or 1)
+        first, last, letter, last_letter, given = found.groups()
+        step = int(given or 1) or 1
+        yield from _numbers(first, last, step) if first else _letters(letter, last_letter, step)
         return
     parts, depth = [""], 0
     for letter in inner:
@@ -67,7 +68,8 @@ def _numbers(first: str, last: str, step: int) -> Iterator[str]:
 
 
 def _letters(first: str, last: str, step: int) -> Iterator[str]:
-    yield from (ascii_letters[place] for place in _between(*map(ascii_letters.index, (first, last)), step))
+    places = _between(ascii_letters.index(first), ascii_letters.index(last), step)
+    yield from (ascii_letters[place] for place in places)
 
 
 def _between(first: int, last: int, step: int) -> range:

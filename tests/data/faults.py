@@ -195,7 +195,6 @@ def turned_in_other_ways(image: np.ndarray) -> Iterator[Fault]:
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = Image.fromarray(image).transpose(Image.Transpose.ROTATE_90)
-    height, width = stored.height, stored.width
     rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in np.asarray(stored)))
     tiff = exif.tobytes()[6:]
     for form, raw in (("exif", tiff), ("exif", exif.tobytes()), ("APP1", exif.tobytes())):
@@ -207,17 +206,15 @@ def turned_in_other_ways(image: np.ndarray) -> Iterator[Fault]:
                   "iTXt": (b"iTXt", keyword + b"\1\0en\0key\0" + zlib.compress(text)),
                   "iTXt_plain": (b"iTXt", keyword + b"\0\0\0\0" + text)}  # fmt: skip
         for name, chunk in chunks.items():
-            before = png(width, height, 8, 2, rows, chunk)
-            at = before.index(b"IDAT") - 4
-            behind = png(width, height, 8, 2, rows)
-            behind = behind[:-12] + before[before.index(b"IHDR") + 21 : at] + behind[-12:]
+            before, plain = png(*stored.size, 8, 2, rows, chunk), png(*stored.size, 8, 2, rows)
+            behind = plain[:-12] + before[33 : before.index(b"IDAT") - 4] + plain[-12:]
             for place, data in (("before", before), ("behind", behind)):
                 yield Fault(f"turned_{form}{len(raw)}_{name}_{place}", data, pixels=image, suffix="png")
-    broken = (b"zTXt", b"Raw profile type exif\0\0" + deflated_zeros(50 << 20))
-    data = png(width, height, 8, 2, rows)
+    bomb = (b"zTXt", b"Raw profile type exif\0\0" + deflated_zeros(50 << 20))
+    data = png(*stored.size, 8, 2, rows)
     yield Fault("turned_not", data[:-12] + png(1, 1, 8, 2, b"", (b"eXIf", b"nonsense"))[33:-24] + data[-12:],
                 pixels=np.asarray(stored), suffix="png")  # fmt: skip
-    yield Fault("turned_bomb", png(width, height, 8, 2, rows, broken), DAMAGED, suffix="png")
+    yield Fault("turned_bomb", png(*stored.size, 8, 2, rows, bomb), DAMAGED, suffix="png")
     jpeg = saved(stored, "JPEG", quality=95, exif=exif)
     start = jpeg.index(b"\xff\xe1")
     yield Fault("turned_filled", jpeg[:start] + b"\xff" * 3 + jpeg[start:], pixels=image, tolerance=3)
