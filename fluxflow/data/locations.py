@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import braceexpand
+
 from ..errors import DataError
-from .braces import expand_braces
 from .records import inventory
 
 INDEX = "index.json"
 MAX_SHARDS = 1_000_000  # that one name may stand for: ten times those of the largest public sets
+RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\}")
 HTTP = re.compile(r"https?://[^'\"`$\s]+$")
 SCHEME = re.compile(r"(\w{2,}):")
 EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}  # fsspec's schemes that may be read, and the extra that each needs
@@ -81,13 +83,32 @@ def open_shard(shard: Shard) -> IO[bytes]:
 
 
 def _braces(name: str) -> list[str]:
+    if _names_at_most(name) > MAX_SHARDS:
+        raise DataError(
+            f"{name[:200]} names more than {MAX_SHARDS:,} shards: give a smaller range, or a folder of tars."
+        )
     try:
-        names = list(itertools.islice(expand_braces(name), MAX_SHARDS + 1))
+        return list(braceexpand.braceexpand(name, escape=False))
     except (ValueError, RecursionError):
-        raise DataError(f"The braces of {name} are not balanced: a range reads {{00..41}}.") from None
-    if len(names) > MAX_SHARDS:
-        raise DataError(f"{name} names more than {MAX_SHARDS:,} shards: give a smaller range, or a folder of tars.")
-    return names
+        raise DataError(f"The braces of {name[:200]} are not balanced: a range reads {{00..41}}.") from None
+
+
+def _names_at_most(text: str) -> int:
+    """A bound of what braces stand for, since braceexpand makes all names at once: their product, nested or not."""
+    count, choices = 1, []
+    for first, last, step in RANGE.findall(text):
+        first, last, step = (int(number[:30] or 1) for number in (first, last, step))  # far above any bound
+        count *= abs(last - first) // max(1, abs(step)) + 1
+    for letter in text:
+        if letter == "{":
+            choices.append(1)
+        elif letter == "," and choices:
+            choices[-1] += 1
+        elif letter == "}" and choices:
+            count *= choices.pop()
+        if count > MAX_SHARDS:
+            break
+    return count
 
 
 def _find(name: str) -> list[Shard]:
