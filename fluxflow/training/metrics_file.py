@@ -1,6 +1,7 @@
 """`metrics.csv`: one row a step, one column a metric."""
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from lightning.pytorch.utilities import rank_zero_only
 class MetricsFile(Logger):
     """Writes every metric of a run to one CSV file, and continues the file of a run that is resumed.
 
-    Rows that an interrupted run wrote after its last checkpoint are dropped when the steps are repeated.
+    What is logged is in the file before the call returns, so that a killed run loses none of it. Rows that such a run
+    wrote after its last checkpoint are dropped when the steps are repeated. An infinite value or NaN, as of a step that
+    was left out, leaves its cell empty.
 
     Args:
         path: the file.
@@ -38,28 +41,19 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add metrics to the row of a step; the row is written when that of another step begins."""
+        """Write metrics to the row of a step: a new one, or the last one again, with the file around it."""
         assert step is not None
         if not self._columns:
             self._begin(step)
-        if step != self._row.get("step"):
-            self._append()
-            self._row = {"step": step}
-        self._row.update(metrics)
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Write the last row."""
-        self._append()
-        self._row = {}
-
-    def _append(self) -> None:
-        if not self._row:
-            return
-        if new := [name for name in self._row if name not in self._columns]:
-            earlier = self._read()
+        again = step == self._row.get("step")
+        self._row = self._row if again else {"step": step}
+        self._row |= {name: value for name, value in metrics.items() if math.isfinite(value)}
+        new = [name for name in self._row if name not in self._columns]
+        if again or new:
+            rows = self._read()
             self._columns += new
-            self._write(earlier)
+            self._write([*rows[: len(rows) - again], self._row])
+            return
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(self._row)
 
@@ -76,7 +70,7 @@ class MetricsFile(Logger):
         with self.path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
-    def _write(self, rows: list[dict[str, str]]) -> None:
+    def _write(self, rows: list[dict[str, Any]]) -> None:
         draft = self.path.with_suffix(".part")  # a reader never sees half a file
         with draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)

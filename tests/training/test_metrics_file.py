@@ -1,4 +1,5 @@
 import csv
+import threading
 from pathlib import Path
 
 from fluxflow.training.metrics_file import MetricsFile
@@ -31,3 +32,45 @@ def test_a_resumed_run_replaces_the_rows_it_repeats(tmp_path: Path) -> None:
     assert [(row["step"], row["first_step"]) for row in read(log.path)] == [
         ("1", "1.0"), ("2", "2.0"), ("3", "2.0"), ("4", "2.0"),
     ]  # fmt: skip
+
+
+def test_what_is_logged_is_in_the_file_at_once(tmp_path: Path) -> None:
+    """A run that is killed at any moment loses no row, and the one that goes on repeats those after its checkpoint."""
+    log = MetricsFile(tmp_path / "metrics.csv")
+    log.log_metrics({"loss": 2.0}, step=1)
+    assert read(log.path) == [{"step": "1", "loss": "2.0"}]
+    log.log_metrics({"val/loss": 1.5}, step=1)
+    assert read(log.path) == [{"step": "1", "loss": "2.0", "val/loss": "1.5"}]
+    log.log_metrics({"loss": 1.0}, step=2)
+    log.log_metrics({"loss": 0.5}, step=3)
+    log.log_metrics({"val/loss": 1.25}, step=3)
+    log.log_metrics({"val/loss": 1.125}, step=3)
+    assert [list(row.values()) for row in read(log.path)[1:]] == [["2", "1.0", ""], ["3", "0.5", "1.125"]]
+    again = MetricsFile(log.path)
+    again.log_metrics({"loss": 0.75}, step=3)
+    assert [list(row.values()) for row in read(log.path)[1:]] == [["2", "1.0", ""], ["3", "0.75", ""]]
+
+
+def test_a_reader_never_sees_half_a_row(tmp_path: Path) -> None:
+    log, columns = MetricsFile(tmp_path / "metrics.csv"), {}
+    seen: list[bytes] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            if log.path.exists():
+                seen.append(log.path.read_bytes())
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for step in range(200):
+        columns[f"m{step // 50}"] = 1 / 3
+        log.log_metrics(columns, step=step)
+        log.log_metrics({"val": 1 / 7}, step=step)
+    done.set()
+    reader.join()
+    for content in seen:
+        header, *rows = content.decode().split("\r\n")[:-1]
+        assert content.endswith(b"\r\n")
+        assert {row.count(",") for row in rows} <= {header.count(",")}
+        assert [row.partition(",")[0] for row in rows] == [str(step) for step in range(len(rows))]
