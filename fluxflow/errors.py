@@ -17,6 +17,10 @@ class CheckpointError(FluxFlowError):
     """A run, model folder or checkpoint that is missing or does not fit."""
 
 
+class NotFiniteError(CheckpointError):
+    """A model that is not worth writing: some of its numbers are infinite or NaN."""
+
+
 class TrainingError(FluxFlowError):
     """A run that cannot go on."""
 

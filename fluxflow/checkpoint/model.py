@@ -6,7 +6,7 @@ After stage 1 it holds compressor and expander, after stage 2 every component, s
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +20,7 @@ from fluxflow.checkpoint.files import AtomicFiles
 from fluxflow.checkpoint.index import ModelIndex, hash_of, statistic
 from fluxflow.checkpoint.networks import digest, load_network, read_json, stage_network
 from fluxflow.checkpoint.published import Choices, load_published, published_index
-from fluxflow.errors import CheckpointError
+from fluxflow.errors import CheckpointError, NotFiniteError
 from fluxflow.models import BertTextEncoder
 from fluxflow.models.latent_space import LatentSpace
 from fluxflow.runs import INDEX, find_model, is_published, nearby_models
@@ -60,6 +60,9 @@ def save_model(
         tokenizer: the text encoder's own by default.
         scheduler: the solver of the sampler.
         sample_size: side, or height and width, in pixels, of the training images: the default size of samples.
+
+    Raises:
+        NotFiniteError: a weight or a statistic is infinite or NaN; what the folder holds stays.
     """
     folder = Path(folder)
     components = {
@@ -74,6 +77,7 @@ def save_model(
         if component is not None and COMPONENTS[name] not in (None, type(component).__name__):
             raise CheckpointError(f"{name} must be a {COMPONENTS[name]}, not a {type(component).__name__}.")
     mean, std = statistic(latent_mean), statistic(latent_std)
+    _check_finite(components | {"latent_mean": mean, "latent_std": std}, folder)
     index: dict[str, Any] = {"_class_name": "FluxFlowPipeline", "_diffusers_version": diffusers.__version__}
     with AtomicFiles() as files:
         for name, component in components.items():
@@ -165,6 +169,16 @@ def as_size(size: int | Sequence[int]) -> tuple[int, int]:
     """Return (height, width) of a side or a pair."""
     height, width = (size, size) if isinstance(size, int) else size
     return int(height), int(width)
+
+
+def _check_finite(parts: Mapping[str, Any], folder: Path) -> None:
+    bad = []
+    for name, part in parts.items():
+        tensors = part.state_dict().values() if isinstance(part, nn.Module) else [part]
+        if not all(tensor.isfinite().all() for tensor in tensors if isinstance(tensor, Tensor)):
+            bad.append(name)
+    if bad:
+        raise NotFiniteError(f"{folder} is not written: numbers of its {', '.join(bad)} are infinite or NaN.")
 
 
 def _stage_component(component: Any, folder: Path, files: AtomicFiles) -> list[str | None]:

@@ -13,6 +13,7 @@ class EMA(Callback):
     """Averages the trainable weights of `module.exported`; validation runs on the average.
 
     The decay warms up, min(decay, (1 + n) / (10 + n)) at update n, so that a short run is not an average of its start.
+    A step that was left out is no update.
 
     Args:
         decay: of the average, for each optimizer step.
@@ -39,6 +40,8 @@ class EMA(Callback):
         if trainer.global_step == self._step:  # between two steps of accumulated gradients
             return
         self._step = trainer.global_step
+        if getattr(pl_module, "left_out", False):
+            return
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         weights = _weights(pl_module)

@@ -86,6 +86,11 @@ class FlowLitModule(LightningModule):
         """What is averaged and exported."""
         return nn.ModuleDict({"flow": self.flow_processor, "text_projection": self.text_encoder.output_layer})
 
+    @property
+    def left_out(self) -> bool:
+        """Whether the last step was left out for what is exported."""
+        return bool(self.check_finite.left_out)
+
     def setup(self, stage: str) -> None:
         """Refuse a cache of another VAE or text encoder."""
         data = getattr(self.trainer, "datamodule", None)

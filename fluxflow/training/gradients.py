@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
@@ -37,13 +37,29 @@ def clip(optimizer: Optimizer, limit: float) -> Tensor:
 
 
 class FiniteCheck:
-    """Tells of steps that were left out, and ends a run that leaves out `PATIENCE` of them in a row."""
+    """Tells of steps that were left out, and ends a run that leaves out `PATIENCE` of them in a row.
 
-    def __init__(self) -> None:
+    Args:
+        networks: whose forwards change buffers, such as the vectors of a power iteration.
+
+    Attributes:
+        left_out: names of the networks that the last step did not train.
+    """
+
+    def __init__(self, *networks: nn.Module) -> None:
+        self.left_out: frozenset[str] = frozenset()
         self._in_a_row = 0
+        self._networks = networks
+        self._before: list[Tensor] = []
+
+    def begin(self) -> None:
+        """Keep the buffers as they are before the forwards of a step."""
+        self._before = [buffer.clone() for buffer in self._buffers()]
 
     def __call__(self, step: int, losses: Mapping[str, Tensor], norms: Mapping[str, Tensor]) -> None:
         """Look at the norms of one step: the one time in it that the host waits for the device.
+
+        The buffers of a step that was left out, if for one network alone, are set back.
 
         Args:
             step: the number of the step, from 0.
@@ -56,6 +72,9 @@ class FiniteCheck:
         found = dict(zip(norms, zip(values[: len(norms)], values[len(norms) :], strict=True), strict=True))
         bad = {name: pair for name, pair in found.items() if not math.isfinite(pair[0])}
         self._in_a_row = self._in_a_row + 1 if bad else 0
+        self.left_out = frozenset(bad)
+        for buffer, before in zip(self._buffers(), self._before, strict=True) if bad else ():
+            buffer.copy_(before)
         for name, (norm, loss) in bad.items():
             log.warning("step %d of the %s is left out: loss %g, gradient norm %g", step, name, loss, norm)
         if self._in_a_row == PATIENCE:
@@ -64,6 +83,9 @@ class FiniteCheck:
                 f"{PATIENCE} steps in a row up to step {step} had no finite gradient: {what}. Go on from the last "
                 "checkpoint (resume=auto) with a smaller stage.optimizer.lr or precision=fp32."
             )
+
+    def _buffers(self) -> list[Tensor]:
+        return [buffer for network in self._networks for buffer in network.buffers()]
 
 
 def unscale(optimizer: Optimizer, precision: Any) -> None:

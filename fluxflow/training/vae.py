@@ -88,12 +88,17 @@ class VAELitModule(LightningModule):
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.clip, self.accumulate = clip, accumulate
         self.statistics_images, self.log_every, self.seed = statistics_images, log_every, seed
-        self.check_finite = FiniteCheck()
+        self.check_finite = FiniteCheck(discriminator)
 
     @property
     def exported(self) -> nn.Module:
         """What is averaged and exported."""
         return self.latent_space
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the last step was left out for what is exported."""
+        return "generator" in self.check_finite.left_out
 
     def configure_optimizers(self) -> list[Optimizer]:
         generator = self.make_optimizer(p for p in self.exported.parameters() if p.requires_grad)
@@ -101,6 +106,8 @@ class VAELitModule(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         step, last = self.global_step, (batch_idx + 1) % self.accumulate == 0
+        if batch_idx % self.accumulate == 0:
+            self.check_finite.begin()
         real = to_signed(batch["image"])
         packed, mu, logvar = self.latent_space.compressor(
             real, training=True, eps=self._noise(real, step, batch_idx % self.accumulate)

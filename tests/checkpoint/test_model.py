@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fluxflow.checkpoint import load_model, load_vae, read_index, save_model, vae_hash
-from fluxflow.errors import CheckpointError
+from fluxflow.errors import CheckpointError, NotFiniteError
 from fluxflow.models import LatentSpace
 from tests import pipelines
 
@@ -55,6 +55,22 @@ def test_every_component_comes_back(tmp_path: Path) -> None:
     captions = ["a red dress", ""]
     with torch.no_grad():
         assert torch.equal(components["text_encoder"].encode(captions), pipeline.text_encoder.encode(captions))
+
+
+@pytest.mark.parametrize("part", ["latent_std", "expander", "flow_processor"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_that_is_not_finite_does_not_replace_another(tmp_path: Path, part: str, value: float) -> None:
+    parts = {"flow_processor": pipelines.flow(), "latent_mean": torch.zeros(pipelines.D)}
+    parts |= dict(zip(("compressor", "expander"), pipelines.vae(), strict=True)) | {
+        "latent_std": torch.ones(pipelines.D)
+    }
+    save_model(tmp_path, **parts)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    spoilt = parts[part] if isinstance(parts[part], torch.Tensor) else next(parts[part].parameters()).data
+    spoilt.view(-1)[-1] = value
+    with pytest.raises(NotFiniteError, match=f"is not written: numbers of its {part} are infinite or NaN"):
+        save_model(tmp_path, **parts)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_hash_follows_weights_and_statistics_alone(tmp_path: Path) -> None:

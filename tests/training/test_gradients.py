@@ -1,6 +1,9 @@
 """Steps whose gradient is not finite, and how often a step waits for the device."""
 
+import copy
+import csv
 import logging
+import math
 import re
 import traceback
 from collections.abc import Callable
@@ -20,6 +23,7 @@ from fluxflow.training import EMA, MetricsFile
 from fluxflow.training.callbacks import Progress, Throughput
 from fluxflow.training.gradients import PATIENCE, clip
 from tests.training import stages
+from tests.training.test_resume import assert_same
 
 FUSED = partial(AdamW, lr=1e-3, fused=True)
 WAITS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "unique_dim"}
@@ -93,7 +97,7 @@ def test_a_step_waits_once(stage: str, accumulate: int, tmp_path: Path) -> None:
 
 
 def spoil(module: Any, steps: list[int], part: str) -> None:
-    """Makes the loss of some batches infinite times zero for one of the networks."""
+    """Makes the gradient of some batches NaN for one of the networks."""
     calls = iter(range(10**6))
     network = {"flow": "flow_processor", "generator": "latent_space", "discriminator": "discriminator"}[part]
 
@@ -125,6 +129,55 @@ def test_a_step_without_a_finite_gradient_changes_nothing(
     assert all(weight.isfinite().all() for weight in history[-1].values())
     (line,) = [record.getMessage() for record in caplog.records]
     assert re.fullmatch(rf"step 1 of the {part} is left out: loss -?[\d.]+, gradient norm nan", line)
+
+
+def state_of(trainer: Trainer, ema: EMA) -> dict[str, dict[str, Any]]:
+    """All that a checkpoint says of each network, buffers included, of its optimizer and its average; by network."""
+    module: Any = trainer.lightning_module
+    names = ["generator", "discriminator"][: len(trainer.optimizers)] if hasattr(module, "discriminator") else ["flow"]
+    networks = {"generator": "latent_space", "discriminator": "discriminator", "flow": "flow_processor"}
+    return {
+        name: copy.deepcopy(
+            {"network": getattr(module, networks[name]).state_dict(), "optimizer": optimizer.state_dict()["state"]}
+            | ({"average": ema.state_dict()} if name != "discriminator" else {})
+        )
+        for name, optimizer in zip(names, trainer.optimizers, strict=True)
+    }
+
+
+@pytest.mark.parametrize("make", [FUSED, partial(SGD, lr=1e-3, momentum=0.9)])
+@pytest.mark.parametrize(("stage", "part"), [("flow", "flow"), ("vae", "generator"), ("vae", "discriminator")])
+def test_a_step_that_is_left_out_changes_no_state(
+    stage: str, part: str, make: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Buffers, averages and optimizers included; the other network of the step is trained."""
+    module, ema, log = built(stage, make), EMA(), MetricsFile(tmp_path / "metrics.csv")
+    spoil(module, [2], part)
+    history: list[dict[str, dict[str, Any]]] = []
+
+    class History(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            history.append(state_of(trainer, ema))
+
+    stages.fit(module, ema, History(), steps=4, logger=log, log_every_n_steps=1)
+    _, before, after, later = history
+    assert_same(after[part], before[part], part)
+    for other in set(before) - {part}:
+        with pytest.raises(AssertionError):
+            assert_same(after[other]["optimizer"], before[other]["optimizer"])
+    with pytest.raises(AssertionError):
+        assert_same(later[part], after[part])
+    if stage == "vae":  # its power iterations follow weights that nobody has trained
+        vectors = [name for name in module.discriminator.state_dict() if name.endswith(("._u", "._v"))]
+        assert vectors
+        states = [{name: state["discriminator"]["network"][name] for name in vectors} for state in (before, after)]
+        assert_same(*states)
+    rows = list(csv.DictReader(log.path.open()))
+    assert len(rows) == 4
+    values = [value for row in rows for value in row.values() if value]
+    assert all(math.isfinite(float(value)) for value in values)
+    norm = {"generator": "train/grad_norm", "discriminator": "train/grad_norm_discriminator", "flow": "train/grad_norm"}
+    assert [bool(row[norm[part]]) for row in rows] == [True, True, False, True]
 
 
 def test_a_run_without_finite_gradients_ends() -> None:

@@ -1,5 +1,6 @@
 """Saving a run: `checkpoints/` to go on from, `model/` to be used."""
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from fluxflow.checkpoint import save_model
+from fluxflow.errors import NotFiniteError
 from fluxflow.training.accumulation import batches_a_step, forget_begun_step
 from fluxflow.training.callbacks.weights import averaged
 from fluxflow.training.flow import FlowLitModule
 from fluxflow.training.vae import VAELitModule
+
+log = logging.getLogger(__name__)
 
 Stage = VAELitModule | FlowLitModule
 
@@ -77,4 +81,7 @@ class Checkpoints(Callback):
         if trainer.is_global_zero:
             with averaged(trainer, pl_module):
                 size = self.sample_size or getattr(trainer, "datamodule").image_size  # noqa: B009 (set at run time)
-                save_model(self.run_dir / "model", **pl_module.exported_model(), sample_size=size)
+                try:
+                    save_model(self.run_dir / "model", **pl_module.exported_model(), sample_size=size)
+                except NotFiniteError as error:
+                    log.warning("step %d: %s", trainer.global_step, error)
