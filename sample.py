@@ -3,6 +3,11 @@
 The run of a VAE gives pictures beside their reconstructions. `--help` lists every key.
 """
 
+from fluxflow import signals
+
+if __name__ == "__main__":  # before the imports, which take a second
+    signals.handle(signals.leave)
+
 import hydra
 from omegaconf import DictConfig
 

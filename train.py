@@ -3,6 +3,11 @@
 Every key of configs/ is set as key=value; `--help` lists the groups, `--cfg job` prints the config, `-m` sweeps.
 """
 
+from fluxflow import signals
+
+if __name__ == "__main__":  # before the imports, which take a second
+    signals.handle(signals.leave)
+
 import hydra
 from omegaconf import DictConfig
 

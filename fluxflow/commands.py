@@ -1,12 +1,15 @@
 """The commands below Hydra: they report a user's mistakes in one line, and a sweep goes on after a failed job."""
 
+import atexit
 import functools
+import gc
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
@@ -29,6 +32,7 @@ def run(main: Callable[[], None]) -> None:
     """Run a Hydra command; a mistake in its options becomes one line on stderr and exit code 1."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing by itself
+    atexit.register(gc.freeze)  # else Python looks through all that torch has made once more, for seconds
     try:
         main()
     except FluxFlowError as error:
@@ -94,11 +98,19 @@ def train(config: DictConfig) -> None:
     if checkpoint is None and (run_dir / "checkpoints").is_dir():
         raise ConfigError(f"{run_dir} already holds a run: go on with resume=auto, or give another name=.")
 
-    if plain["stage"]["_target_"] == configuration.ENCODER:
-        build(config.stage).run(build(config.data), plain["trainer"])
-        OmegaConf.save(OmegaConf.create(plain), run_dir / "config.yaml")
-        return
+    from fluxflow.data.loader import end_workers
 
+    try:
+        if plain["stage"]["_target_"] == configuration.ENCODER:
+            build(config.stage).run(build(config.data), plain["trainer"])
+            OmegaConf.save(OmegaConf.create(plain), run_dir / "config.yaml")
+        else:
+            _fit(config, plain, checkpoint)
+    finally:
+        end_workers()  # of an error, too: a sweep goes on with its next job
+
+
+def _fit(config: DictConfig, plain: dict[str, Any], checkpoint: Path | None) -> None:
     from fluxflow.checkpoint import read_checkpoint
 
     if checkpoint is not None:

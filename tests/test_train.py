@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,15 +11,18 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning import Trainer
 from PIL import Image
 from safetensors.torch import load_file
 
 import train
 from fluxflow import commands
 from fluxflow.checkpoint import load_model, load_vae
+from fluxflow.training.callbacks import Progress
 from tests import published
 
 ROOT = Path(__file__).parents[1]
@@ -190,6 +194,25 @@ def test_a_sweep_goes_on_after_a_failed_job_and_names_it(command: Command, capsy
     assert len(list(Path("outputs/sweeps/sizes").rglob("last.ckpt"))) == 1
 
 
+def test_an_error_leaves_no_worker(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else the process would wait for them, and the next job of a sweep would share its cores with them."""
+    Path("pictures").mkdir()
+    for number in range(6):
+        Image.new("RGB", (16, 16)).save(f"pictures/{number}.png")
+        Path(f"pictures/{number}.txt").write_text("a red dress")
+    assert command(*VAE, "data=folder", "data.train=pictures", "data.num_workers=2", "steps=2") == 1
+    assert "raise data.val_fraction" in capsys.readouterr().err
+    assert multiprocessing.active_children() == []
+
+
+def test_a_model_that_is_not_finite_is_not_exported(command: Command) -> None:
+    run = Path("outputs/vae/mine")
+    assert command(*VAE, "steps=4", "name=mine", "stage.optimizer.lr=1e6") is None
+    found = (run / "run.log").read_text()
+    assert f"step 4: {run.absolute()}/model is not written: numbers of its latent_mean, latent_std" in found
+    assert step_of(run) == 4
+
+
 def refusal(command: Command, *overrides: str) -> str:
     """The one line with which a command is refused before it leaves anything behind."""
     before = sorted(Path().rglob("*/*/*"))
@@ -253,15 +276,17 @@ def test_help_config_and_completion_do_not_import_torch(arguments: list[str], tm
     assert done.stdout.endswith("light\n"), done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_exits_with_its_number(number: int, tmp_path: Path) -> None:
+    """Also where it reaches the workers of the loader, which the step under way needs."""
     arguments = [sys.executable, str(ROOT / "train.py"), *VAE, "steps=100000", "callbacks.progress.every_seconds=0.1"]
-    process = subprocess.Popen([*arguments, "name=mine"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*arguments, "name=mine", "data.num_workers=1"], cwd=tmp_path, stdout=subprocess.PIPE,
+                               text=True, start_new_session=True)  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step "):
             break
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     process.communicate(timeout=60)
     assert process.returncode == 128 + number
     run = tmp_path / "outputs/vae/mine"
@@ -286,3 +311,16 @@ def test_stage_1_trains_on_pictures_without_captions(
     assert not Path("outputs/vae/bare/rejected.jsonl").exists()
     assert command(*given, "needs_captions=true", "name=refused") == 1
     assert "no caption" in capsys.readouterr().err
+
+
+def test_rows_are_in_the_file_before_the_next_step(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed then loses none."""
+    found = []
+
+    def look(callback: Progress, trainer: Trainer, *_: Any) -> None:
+        found.append((trainer.global_step, steps_of(run) if trainer.global_step else []))
+
+    run = Path("outputs/vae/mine")
+    monkeypatch.setattr(Progress, "on_train_batch_start", look)
+    assert command(*VAE, "steps=4", "name=mine") is None
+    assert found == [(step, list(range(1, step + 1))) for step in range(4)]

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from fluxflow import signals
 from fluxflow.checkpoint.model import load_model, save_model
 from fluxflow.checkpoint.published import Choices, load_published
 from fluxflow.checkpoint.published.description import describe
@@ -69,7 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = parse_arguments(arguments)
     try:
-        {"import": take, "export": give, "inspect": show}[options.command](options)
+        with signals.unwinding():
+            {"import": take, "export": give, "inspect": show}[options.command](options)
     except FluxFlowError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

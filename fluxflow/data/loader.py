@@ -1,23 +1,31 @@
-"""The loader: workers that run a stream, and the state of all of them after each batch."""
+"""The loader: workers that run a stream, and the state of all of them after each batch.
+
+A terminal sends Ctrl-C and a scheduler SIGTERM to every process of a run. The trainer saves at the end of its step and
+needs batches until then, so signals never reach its workers. They end with the trainer, or when it closes the loader.
+"""
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
-import signal
 import sys
+import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data._utils.signal_handling import _remove_worker_pids
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ..errors import DataError
+from ..signals import end_with_parent, held
 from .stream import Item, TrainStream
 from .tally import Tally
 
-GRACE = 300  # seconds; a step of a large model and its checkpoint can take minutes
+GRACE = 1  # second for the batches that workers have begun, when they are no longer wanted
 MOST_WORKERS = 8
 
 
@@ -47,6 +55,7 @@ class Loader:
             persistent_workers=persistent and num_workers > 0,
         )
         self._running: Any = None
+        _loaders.add(self)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
@@ -56,10 +65,15 @@ class Loader:
             # one of a worker comes with its traceback: what counts is its one sentence
             sentence = str(error).strip().rpartition(f"{DataError.__module__}.{DataError.__name__}: ")[2]
             raise DataError(sentence) from None
+        finally:
+            if not self._items.persistent_workers:
+                self.close()
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         state = loader_state(self.stream, self.tally) if isinstance(self.stream, TrainStream) else None
-        self._running, empty = iter(self._items), True
+        with held():
+            self._running = iter(self._items)
+        empty = True
         for item in self._running:
             self.tally.add(item.seen, item.rejected)
             if state is not None:
@@ -73,9 +87,27 @@ class Loader:
             raise DataError(f"{self.tally.report()}; none is left to validate on.")
 
     def close(self) -> None:
-        """End the workers. Left to the garbage collector, idle ones would not hear of it and have to be killed."""
-        if isinstance(self._running, _MultiProcessingDataLoaderIter):
-            self._running._shutdown_workers()
+        """End the workers, within `GRACE` seconds whatever they are at."""
+        running, self._running = self._running, None
+        if not isinstance(running, _MultiProcessingDataLoaderIter):
+            return
+        if running._worker_pids_set:
+            _remove_worker_pids(id(running))  # else torch takes the end of a worker for a failure
+            running._worker_pids_set = False
+        late = threading.Timer(GRACE, lambda: [worker.kill() for worker in running._workers])
+        late.start()
+        running._shutdown_workers()
+        late.cancel()
+
+
+_loaders: weakref.WeakSet[Loader] = weakref.WeakSet()
+
+
+@atexit.register  # after torch and multiprocessing, so called before them: they would wait for the workers
+def end_workers() -> None:
+    """Close all loaders of this process."""
+    for loader in list(_loaders):
+        loader.close()
 
 
 def loader_state(stream: TrainStream, tally: Tally) -> dict[str, Any]:
@@ -96,15 +128,12 @@ def workers_for(devices: int) -> int:
 
 
 def begin_worker(worker: int) -> None:
-    """What a worker does first: take one core, and leave signals to the trainer.
+    """What a worker does first: take one core, and see that it ends with the trainer.
 
-    torch's loader keeps torch to one thread; OpenCV would start one for each core. A terminal sends Ctrl-C and a
-    scheduler SIGTERM to every process of a run. The trainer saves at the end of its step and needs batches until then,
-    so its workers ignore the one and outlive the other by `GRACE` seconds. What a worker inherits belongs to the
-    trainer: to collect it here would copy its memory, and close loaders that are not this worker's.
+    torch's loader keeps torch to one thread; OpenCV would start one for each core. What a worker inherits belongs to
+    the trainer: to collect it here would copy its memory, and close loaders that are not this worker's.
     """
+    end_with_parent()
     gc.freeze()
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))

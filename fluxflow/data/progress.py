@@ -39,10 +39,10 @@ class Progress:
             self._rich.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._rich is not None:
             self._rich.stop()
-        else:
+        elif kind is None:
             self._line()
 
     def advance(self, number: int, earlier: bool = False) -> None:

@@ -7,7 +7,6 @@ function of its unit, so ranks and workers take every n-th unit, and a pass that
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from lightning import Fabric
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from fluxflow import signals
 from fluxflow.checkpoint import text_hash, vae_hash
 from fluxflow.data import DataModule
 from fluxflow.data.decode import UndecodableImage
@@ -199,14 +199,11 @@ class LatentEncoder:
         if fabric.is_global_zero and units:
             log.info("Encoding %d samples into %s", sum(len(unit.indices) for unit in units), self.folder)
             progress = Progress("encoding", "samples", sum(len(unit.indices) for unit in own))
-        try:
-            with progress or nullcontext():
-                for _ in self._samples(fabric, units, loader):
-                    if progress:
-                        progress.advance(1)
-        except KeyboardInterrupt:
-            log.info("Stopped: the same command goes on, with name=%s", self.folder.name)
-            raise SystemExit(128 + signal.SIGINT) from None
+        advice = f"the same command goes on, with name={self.folder.name}"
+        with signals.unwinding(advice), progress or nullcontext():
+            for _ in self._samples(fabric, units, loader):
+                if progress:
+                    progress.advance(1)
 
     def _samples(self, fabric: Fabric, units: list[Unit], loader: Loader) -> Iterator[str]:
         """Encode and write; yields each key when it is done."""

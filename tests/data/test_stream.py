@@ -1,8 +1,6 @@
 import itertools
-import multiprocessing
 import os
 import pickle
-import signal
 import sys
 from collections import Counter
 
@@ -169,7 +167,6 @@ def test_workers_share_the_cores_of_the_machine(monkeypatch):
 def test_a_worker_keeps_opencv_to_its_own_thread(monkeypatch):
     threads: list[int] = []
     monkeypatch.setitem(sys.modules, "cv2", type("OpenCV", (), {"setNumThreads": threads.append}))
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
     begin_worker(0)
     assert threads == [0]  # OpenCV's word for the thread that calls it
 
@@ -182,24 +179,3 @@ class Threads(Numbers):
 def test_a_worker_keeps_torch_to_one_thread():
     stream = TrainStream({"train": Source(Keys((9,)))}, Part(), Threads(), 2, 0)
     assert batches(stream, 1, workers=1)[0]["threads"] == [1, 1]
-
-
-def _wait_as_a_worker(ready, done) -> None:
-    begin_worker(0)
-    ready.set()
-    done.wait(10)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_outlives_the_signals_of_its_group(number):
-    context = multiprocessing.get_context("fork")
-    ready, done = context.Event(), context.Event()
-    worker = context.Process(target=_wait_as_a_worker, args=(ready, done))
-    worker.start()
-    assert ready.wait(10)
-    os.kill(worker.pid, number)
-    worker.join(0.3)
-    assert worker.is_alive()
-    done.set()
-    worker.join(10)
-    assert worker.exitcode == 0

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ... import signals
 from ...errors import DataError, FluxFlowError
 
 if TYPE_CHECKING:  # the command answers --help without loading what it works with
@@ -110,11 +111,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     parsed = parse_arguments(arguments)
     try:
-        print(run(parsed))
+        with signals.unwinding("the same command goes on where this one was"):
+            print(run(parsed))
     except FluxFlowError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on where this one was", file=sys.stderr)
-        return 130
     return 0

@@ -6,15 +6,17 @@ import json
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...signals import end_with_parent, held
+
+# Ctrl-C and the like reach every process, and the first one answers them. The pool itself ends others by SIGTERM.
+FOR_THE_FIRST = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 Work = Callable[[Any, Any], dict]  # what all pieces share, one piece → its result, which JSON can hold
 
@@ -59,8 +61,10 @@ class Workers:
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._pool is not None:
+            for process in list(self._pool._processes.values()) if kind else ():
+                process.kill()  # what it is at would be awaited
             self._pool.shutdown(cancel_futures=True)
 
     def run(self, work: Work, pieces: Mapping[str, Any], results: Path) -> Iterator[tuple[str, dict, bool]]:
@@ -89,7 +93,8 @@ class Workers:
             for name, (piece, path) in waiting.items():
                 yield name, _do(work, self._shared, piece, path), False
             return
-        futures = {self._pool.submit(_do_here, work, piece, path): name for name, (piece, path) in waiting.items()}
+        with held(FOR_THE_FIRST):
+            futures = {self._pool.submit(_do_here, work, piece, path): name for name, (piece, path) in waiting.items()}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result(), False
@@ -104,16 +109,7 @@ _here: object = None  # what the processes share, in each of them
 def _begin(shared: object) -> None:
     global _here
     _here = shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one answers it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for work for ever, or still write while the next run does."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    end_with_parent()  # else it would wait for work for ever, or still write while the next run does
 
 
 def _do_here(work: Work, piece: object, path: Path) -> dict:

@@ -1,20 +1,25 @@
-"""Ctrl-C and SIGTERM: stop after the step that is under way, so that the run can be continued."""
+"""Signals in training: stop after the step that is under way, so that the run can be continued."""
 
 import logging
+import os
 import signal
+import subprocess
 from types import FrameType
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
+from fluxflow import signals
 from fluxflow.training.accumulation import batches_a_step
 
 log = logging.getLogger(__name__)
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption(Callback):
-    """Turns the first signal into an orderly stop; a second one acts at once.
+    """Turns the first signal into an orderly stop; a second one ends the process at once.
+
+    After SIGUSR1, with which Slurm announces the end of a job's time, a job of Slurm goes back into its queue.
 
     Attributes:
         signal: the number of the signal that stopped the run, or None.
@@ -28,12 +33,12 @@ class Interruption(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         def stop(number: int, frame: FrameType | None) -> None:
             self.signal = number
-            self._restore()
+            signals.handle(signals.leave)
             trainer.should_stop = not self._waits
             trainer.limit_val_batches = 0  # Lightning would validate before it stops, longer than a scheduler waits
             log.info("%s: saving after this step", signal.Signals(number).name)
 
-        self._previous = {number: signal.signal(number, stop) for number in SIGNALS}
+        self._previous = signals.handle(stop)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._waits = (batch_idx + 1) % batches_a_step(trainer, pl_module) != 0  # more batches make this step
@@ -41,12 +46,20 @@ class Interruption(Callback):
             trainer.should_stop = not self._waits
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restore()
+        signals.restore(self._previous)
+        if self.signal == signal.SIGUSR1 and trainer.is_global_zero and SLURMEnvironment.detect():
+            requeue()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._restore()
+        signals.restore(self._previous)
 
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+
+def requeue() -> None:
+    """Put this job of Slurm back into its queue, in the place of Lightning, which would save in the midst of a step."""
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        log.warning("Job %s is not requeued: %s", job, error)

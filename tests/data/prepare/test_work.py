@@ -1,10 +1,14 @@
+import multiprocessing
 import os
 import signal
+import threading
+import time
 
 import pytest
 
 from fluxflow.data.prepare.work import Workers, put
 from fluxflow.errors import DataError
+from fluxflow.signals import Stopped, unwinding
 
 
 def times(shared: int, piece: int) -> dict:
@@ -13,6 +17,11 @@ def times(shared: int, piece: int) -> dict:
 
 def die(shared: int, piece: int) -> dict:
     os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def dawdle(shared: int, piece: int) -> dict:
+    time.sleep(60)
     return {}
 
 
@@ -34,6 +43,18 @@ def test_results_are_kept_and_used_again(tmp_path, processes):
 def test_a_killed_process_is_named(tmp_path):
     with Workers(7, 2) as workers, pytest.raises(DataError, match=r"worker process was killed.* fewer --processes"):
         list(workers.run(die, {"0": 0}, tmp_path))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_does_not_wait_for_the_pieces_under_way(tmp_path, processes):
+    late = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM))
+    start = time.monotonic()
+    late.start()
+    with pytest.raises(Stopped) as stop, unwinding(), Workers(7, processes) as workers:
+        list(workers.run(dawdle, {"0": 0, "1": 1, "2": 2}, tmp_path))
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert time.monotonic() - start < 5
+    assert multiprocessing.active_children() == []
 
 
 def test_json_is_there_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from lightning import Callback, LightningModule, Trainer
 
+from fluxflow import signals
 from fluxflow.training.callbacks import Interruption
 from tests.training.callbacks import standin
 
@@ -18,7 +20,7 @@ class Kill(Callback):
         self.number = number
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", signals.SIGNALS)
 def test_a_signal_ends_training_after_the_step_under_way(number: int) -> None:
     before = signal.getsignal(number)
     interruption = Interruption()
@@ -47,3 +49,38 @@ def test_a_run_that_ends_by_itself_has_no_signal() -> None:
     interruption = Interruption()
     standin.trainer(interruption).fit(standin.Module(), standin.Data())
     assert interruption.signal is None
+
+
+def test_a_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = []
+    monkeypatch.setattr(signals, "leave", lambda number, frame: left.append(number))
+
+    class Twice(Kill):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            if trainer.global_step == 3:
+                os.kill(os.getpid(), signal.SIGHUP)
+
+    interruption = Interruption()
+    standin.trainer(Twice(signal.SIGTERM), interruption, steps=100).fit(standin.Module(), standin.Data())
+    assert interruption.signal == signal.SIGTERM
+    assert left == [signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_slurm_gets_its_job_back_after_sigusr1(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    trainer = standin.trainer(Kill(number), Interruption(), steps=100)
+    for name, value in {
+        "NTASKS": "1",
+        "JOB_NAME": "train",
+        "ARRAY_JOB_ID": "7",
+        "ARRAY_TASK_ID": "3",
+        "JOB_ID": "9",
+    }.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    trainer.fit(standin.Module(), standin.Data())
+    asked = tmp_path / "asked"
+    assert (asked.read_text() if asked.exists() else "") == ("requeue 7_3\n" if number == signal.SIGUSR1 else "")
+    assert trainer.global_step == 3
