@@ -28,12 +28,12 @@ class Stopped(SystemExit):
 
 
 def handle(handler: Handler) -> dict[int, Any]:
-    """Give all `SIGNALS` a handler and return those before, for `restore`; signals that are ignored (nohup) stay so."""
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
-    previous = {number: before for number, before in previous.items() if before not in (signal.SIG_IGN, None)}
-    for number in previous:
-        signal.signal(number, handler)
-    return previous
+    """Give all `SIGNALS` a handler and return those before, for `restore`.
+
+    Signals that are ignored (nohup) stay so; one that Python does not handle is left to who does (faulthandler).
+    """
+    heeded = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    return {number: signal.signal(number, handler) for number in heeded}
 
 
 def restore(previous: dict[int, Any]) -> None:
