@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -40,7 +41,9 @@ USER_MISTAKES = (TypeError, ValueError, ImportError)
 OmegaConf.register_new_resolver("multiply", lambda a, b: a * b)
 OmegaConf.register_new_resolver("power", lambda a, b: a**b)
 OmegaConf.register_new_resolver("run_folder", configuration.run_folder)
+OmegaConf.register_new_resolver("sweep_folder", configuration.sweep_folder)
 OmegaConf.register_new_resolver("job_folder", configuration.job_folder)
+OmegaConf.register_new_resolver("apart_from_swept", lambda keys: [key for key in keys if key not in _swept()])
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,13 @@ def containers(config: DictConfig, resolve: bool = False) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def _swept() -> set[str]:
+    """Return the keys that the command line gives several values: these alone tell the jobs of a sweep apart."""
+    overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+    return {override.key_or_group for override in OverridesParser.create().parse_overrides(overrides)
+            if override.is_sweep_override()}  # fmt: skip
 
 
 def _objects(node: Any, key: str) -> list[tuple[str, dict[str, Any]]]:

@@ -15,16 +15,19 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fluxflow import configuration
 from fluxflow.build import build, build_training, checked, containers
+from fluxflow.claims import claim, is_first_rank, release
 from fluxflow.errors import ConfigError, FluxFlowError
-from fluxflow.runs import find_checkpoint, remove_if_empty
+from fluxflow.files import FULL, STORAGE, remove_partial, storage_errors
+from fluxflow.runs import find_checkpoints, remove_if_empty
 
 log = logging.getLogger(__name__)
+DERIVED = ("resume", "name", "run_dir", "output_dir", "trainer", "callbacks", "logger")  # from other keys, or places
 _failed_jobs: list[str] = []
 
 
@@ -41,6 +44,12 @@ def run(main: Callable[[], None]) -> None:
         if wants_traceback:
             raise
         sys.exit(f"error: {explain(error)}")
+    except OSError as error:
+        if wants_traceback or error.errno not in STORAGE or error.filename is None:
+            raise
+        sys.exit(f"error: {error.filename}: {error.strerror}.")
+    finally:
+        release()
     if _failed_jobs:
         sys.exit(f"error: {len(_failed_jobs)} of the jobs failed: {'; '.join(_failed_jobs)}")
 
@@ -51,10 +60,13 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     @functools.wraps(task)
     def reported(config: DictConfig) -> None:
         hydra = HydraConfig.get()
+        run_dir = Path(hydra.runtime.output_dir)
         try:
-            task(config)
+            with storage_errors(run_dir, FULL):
+                task(config)
         except FluxFlowError as error:
-            remove_if_empty(Path(hydra.runtime.output_dir))
+            release(run_dir)
+            remove_if_empty(run_dir)
             print(f"error: {error}", file=sys.stderr)
         except Exception:
             if hydra.mode != RunMode.MULTIRUN:
@@ -62,6 +74,8 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             traceback.print_exc()
         else:
             return
+        finally:
+            release(run_dir)
         if hydra.mode != RunMode.MULTIRUN:
             sys.exit(1)
         _failed_jobs.append(hydra.job.override_dirname)
@@ -94,36 +108,52 @@ def train(config: DictConfig) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN and config.trainer.strategy != "auto":
         raise ConfigError("A sweep (-m) trains its jobs one after the other on one device: take strategy=single.")
     run_dir = Path(config.run_dir)
-    checkpoint = find_checkpoint(config.resume, run_dir)
-    if checkpoint is None and (run_dir / "checkpoints").is_dir():
+    if not claim(run_dir):
+        raise ConfigError(f"Another process works in {run_dir}: wait for it, stop it, or give another name=.")
+    if is_first_rank():
+        remove_partial(run_dir)
+    checkpoints = find_checkpoints(config.resume, run_dir)
+    if not checkpoints and (run_dir / "checkpoints").is_dir():
         raise ConfigError(f"{run_dir} already holds a run: go on with resume=auto, or give another name=.")
 
     from fluxflow.data.loader import end_workers
 
     try:
         if plain["stage"]["_target_"] == configuration.ENCODER:
+            from fluxflow.training.callbacks.record import write_config
+
             build(config.stage).run(build(config.data), plain["trainer"])
-            OmegaConf.save(OmegaConf.create(plain), run_dir / "config.yaml")
+            write_config(plain, run_dir)
         else:
-            _fit(config, plain, checkpoint)
+            _fit(config, plain, checkpoints)
     finally:
         end_workers()  # of an error, too: a sweep goes on with its next job
 
 
-def _fit(config: DictConfig, plain: dict[str, Any], checkpoint: Path | None) -> None:
-    from fluxflow.checkpoint import read_checkpoint
+def _fit(config: DictConfig, plain: dict[str, Any], checkpoints: list[Path]) -> None:
+    from fluxflow.checkpoint import is_exported, read_first_whole
 
-    if checkpoint is not None:
-        content = read_checkpoint(checkpoint)
+    checkpoint = None
+    if checkpoints:
+        checkpoint, content = read_first_whole(checkpoints)
         configuration.check_same_model(content["config"], plain, checkpoint)
-        if content["global_step"] >= config.steps:
-            log.info("%s is at step %d already: a larger steps= goes on", checkpoint, content["global_step"])
+        step = content["global_step"]
+        if step >= config.steps and is_exported(Path(config.run_dir) / "model", step):
+            log.info("%s is at step %d already: a larger steps= goes on", checkpoint, step)
             return
-        log.info("Going on from %s, step %d", checkpoint, content["global_step"])
+        log.info("Going on from %s, step %d%s", checkpoint, step, _changes(content["config"], plain))
     training = build_training(config)
     training.trainer.fit(training.module, training.data, ckpt_path=checkpoint, weights_only=True)
     if training.interruption.signal is not None:
         sys.exit(128 + training.interruption.signal)
+
+
+def _changes(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Return, in words, which keys differ from those with which a checkpoint was saved; nothing if none does."""
+    keys = [key for key in configuration.dotted(here) if key.partition(".")[0] not in DERIVED]
+    pairs = [(key, configuration.select(there, key), configuration.select(here, key)) for key in keys]
+    found = [f"{key} {old} → {new}" for key, old, new in pairs if not isinstance(new, dict) and old != new]
+    return f"; otherwise than before: {', '.join(found)}" if found else ""
 
 
 def _reference() -> DictConfig:

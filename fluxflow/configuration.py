@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fluxflow.claims import claim_new
 from fluxflow.data.buckets import Buckets
 from fluxflow.errors import CheckpointError, ConfigError
-from fluxflow.runs import LAST, find_checkpoint, find_model, is_published
+from fluxflow.runs import INDEX, LAST, current, find_checkpoint, find_model, is_published, newest_run, revision_of
 from fluxflow.versions import DEFAULT_VERSION, VERSIONS
 
-DATED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
+DATED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")  # the name of a run to which the user gave none
 VAE_MODULE, FLOW_MODULE = "fluxflow.training.VAELitModule", "fluxflow.training.FlowLitModule"
 ENCODER, LATENT_DATA = "fluxflow.training.LatentEncoder", "fluxflow.data.LatentDataModule"
 LONGEST_NAME = 200  # characters; file systems take 255 bytes
@@ -25,6 +26,8 @@ SMALLEST = {
     "seed": 0, "steps": 1, "accumulate": 1, "log_every": 1, "val_every": 1, "save_every": 1, "preview_every": 1,
     "data.image_size": 1, "data.batch_size": 1, "data.num_workers": 0,
 }  # fmt: skip
+OPTIMIZERS = ("optimizer", "discriminator_optimizer")
+OPTIMIZER_STATES = ("_target_", "amsgrad", "centered", "momentum")  # decide what it keeps beside the weights
 AUTOMATIC = ("data.num_workers",)  # may be null
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a mapping or null"}
 
@@ -127,7 +130,7 @@ def check_vae(vae: str, model: dict[str, Any]) -> None:
 
 def _compressor(model: Path) -> dict[str, Any]:
     """Return the constructor arguments of the compressor in a model folder."""
-    path = model / "compressor" / "config.json"
+    path = current(model / "compressor" / "config.json", revision_of(model / INDEX))
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: copy the whole model folder, or train the VAE again.")
     return {"version": DEFAULT_VERSION} | json.loads(path.read_text(encoding="utf-8"))
@@ -143,7 +146,7 @@ def _published_compressor(path: str) -> dict[str, Any]:
 
 
 def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: Path) -> None:
-    """Refuse the checkpoint of another model or stage.
+    """Refuse the checkpoint of another model or stage, or of an optimizer whose states the one of this run cannot take.
 
     Args:
         checkpoint: the config that the checkpoint holds.
@@ -153,17 +156,25 @@ def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: P
     Raises:
         CheckpointError: the message names the keys that differ.
     """
-    there, here = (
-        {"stage": c["stage"]["_target_"].split(".")[-1], "model": {"layout": MODEL_LAYOUTS[0]} | c["model"]}
-        for c in (checkpoint, config)  # checkpoints from before there were layouts name none
-    )
-    keys = [key for key in dotted(here) if not isinstance(select(here, key), dict)]
-    differing = [key for key in keys if select(there, key) != select(here, key)]
+    there, here = _kept(checkpoint), _kept(config)
+    differing = [key for key in here if there.get(key) != here[key]]
     if differing:
-        what = ", ".join(f"{key} is {select(there, key)} there and {select(here, key)} here" for key in differing)
+        what = ", ".join(f"{key} is {there.get(key)} there and {here[key]} here" for key in differing)
+        noun = "optimizer" if all(key.startswith("stage.") for key in differing) else "model"
         raise CheckpointError(
-            f"{path} is of another model: {what}. Repeat the options of that run, or leave out resume."
+            f"{path} is of another {noun}: {what}. Repeat the options of that run, or leave out resume."
         )
+
+
+def _kept(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of a config that a resumed run cannot change."""
+    stage = config["stage"]
+    model = {"layout": MODEL_LAYOUTS[0]} | config["model"]  # checkpoints from before there were layouts name none
+    kept = {"stage": stage["_target_"].split(".")[-1]} | {f"model.{key}": value for key, value in model.items()}
+    for name in OPTIMIZERS:
+        if isinstance(stage.get(name), dict):
+            kept |= {f"stage.{name}.{key}": stage[name].get(key) or None for key in OPTIMIZER_STATES}
+    return kept
 
 
 def run_folder(stage_dir: str, name: str, resume: str | None) -> str:
@@ -171,20 +182,40 @@ def run_folder(stage_dir: str, name: str, resume: str | None) -> str:
 
     Args:
         stage_dir: where the runs of this stage are.
-        name: of a new run; a date and a time unless the user gave another.
-        resume: None, a run folder or a checkpoint in one, or "auto": the run called `name`, or the newest dated one.
+        name: of a new run; a date and a time unless the user gave another. The folder of a dated one is made here, so
+            that a run which starts in the same second takes another.
+        resume: None, a run folder or a checkpoint in one, or "auto": the run called `name`, or, where that is a date,
+            the one that saved last.
 
     Raises:
         CheckpointError: `resume` is a path that holds no checkpoint.
+        StorageError: the folder cannot be made.
     """
     new = Path(stage_dir) / str(name)
-    if resume == "auto" and DATED.fullmatch(new.name):
-        dated = (last.parents[1] for last in Path(stage_dir).glob(f"*/{LAST}") if DATED.fullmatch(last.parts[-3]))
-        return str(max(dated, default=new))
     checkpoint = find_checkpoint(resume, new)
-    if checkpoint is None or checkpoint.parent.name != LAST.parent.name:
+    if checkpoint is not None and checkpoint.parent.name == LAST.parent.name:
+        return str(checkpoint.parents[1])
+    if not DATED.fullmatch(new.name):
         return str(new)
-    return str(checkpoint.parents[1])
+    newest = newest_run(new.parent.glob("*")) if resume == "auto" else None
+    return str(newest or claim_new(new))
+
+
+def sweep_folder(sweeps_dir: str, name: str, resume: str | None) -> str:
+    """Return the folder of a sweep: `<sweeps_dir>/<name>`, or with resume=auto and no name= the one that saved last.
+
+    Args:
+        sweeps_dir: where sweeps are.
+        name, resume: as of `run_folder`.
+
+    Raises:
+        StorageError: the folder cannot be made.
+    """
+    new = Path(sweeps_dir) / str(name)
+    if not DATED.fullmatch(new.name):
+        return str(new)
+    newest = newest_run(new.parent.glob("*/*")) if resume == "auto" else None
+    return str(newest.parent if newest else claim_new(new))
 
 
 def job_folder(overrides: str) -> str:

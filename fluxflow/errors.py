@@ -21,6 +21,10 @@ class NotFiniteError(CheckpointError):
     """A model that is not worth writing: some of its numbers are infinite or NaN."""
 
 
+class StorageError(FluxFlowError):
+    """A file that cannot be written: a disk that is full or read-only, a quota, a missing permission."""
+
+
 class TrainingError(FluxFlowError):
     """A run that cannot go on."""
 

@@ -1,6 +1,5 @@
 """Sheets of captioned pictures for people to look at, and PNG files that say how they were made."""
 
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from fluxflow import signals
+from fluxflow.files import replacing
 
 GAP, MARGIN = 6, 16  # pixels between pictures, and around the sheet
 LABEL_WIDTH = 190  # at most
@@ -113,18 +112,16 @@ def sheet(rows: Sequence[Row], columns: Sequence[str] = (), title: str = "") -> 
 
 
 def save_png(picture: Image.Image, path: str | Path, metadata: Mapping[str, object]) -> None:
-    """Write a PNG, whole or not at all, with `metadata` as text chunks: strings as they are, the rest as JSON."""
+    """Write a PNG with `metadata` as text chunks: strings as they are, everything else as JSON.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     info = PngInfo()
     for key, value in metadata.items():
         info.add_itxt(key, value if isinstance(value, str) else json.dumps(value))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    picture.save(content, "PNG", pnginfo=info)
-    part = path.with_name(f"{path.name}.part")
-    with signals.held():
-        part.write_bytes(content.getvalue())
-        part.replace(path)
+    with replacing(Path(path)) as file:
+        picture.save(file, "PNG", pnginfo=info)
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

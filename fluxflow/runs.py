@@ -3,19 +3,23 @@
 Without torch, so that commands can name their run folder, or refuse one, at once.
 """
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from fluxflow.errors import CheckpointError
 
 INDEX = "model_index.json"
+REVISION, PENDING = "_revision", ".pending"  # see fluxflow.checkpoint.files
 LAST = Path("checkpoints") / "last.ckpt"
+BEST = LAST.with_name("best.ckpt")
 PUBLISHED_WEIGHTS = ("flxflow_final.safetensors", "model.safetensors")  # of the published package: the first counts
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 
 def is_published(path: str | Path | None) -> bool:
     """Return whether `path` looks like a checkpoint of the published package: weights without an index of ours."""
-    if path is None:
+    if path is None or enclosing(path) is not None:
         return False
     path = Path(path)
     if path.is_file():
@@ -25,10 +29,46 @@ def is_published(path: str | Path | None) -> bool:
     return any(file.name in PUBLISHED_WEIGHTS or file.suffix in PICKLES for file in path.iterdir())
 
 
+def revision_of(index: Path) -> str | None:
+    """Return the revision that the index of a model names, None where there is none that can be read."""
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    revision = content.get(REVISION) if isinstance(content, dict) else None
+    return revision if isinstance(revision, str) else None
+
+
+def current(path: Path, revision: str | None) -> Path:
+    """Return the file that holds what `path` is in a revision: a killed writer may not have renamed it yet."""
+    waiting = pending(path, revision)
+    return waiting if revision and waiting.is_file() else path
+
+
+def pending(path: Path, revision: str | None) -> Path:
+    """Return where the content of `path` waits until the index names its revision."""
+    return path.with_name(f"{path.name}.{revision}{PENDING}")
+
+
 def check_model(path: str | Path | None) -> None:
     """Refuse a path that holds neither a model of ours nor a published checkpoint, as `find_model` does."""
     if not is_published(path):
         find_model(path)
+
+
+def enclosing(path: str | Path) -> tuple[str, Path] | None:
+    """Return "run" or "model", and the folder of the one of which `path` is a checkpoint or component, or else None."""
+    path = Path(path)
+    if not path.exists():
+        return None
+    for folder in reversed(list(path.absolute().parents)[:3]):  # a component's file in a run is three levels down
+        part = path.absolute().relative_to(folder).parts[0]
+        if part in (LAST.parent.name, "model") and ((folder / "model" / INDEX).is_file() or (folder / LAST).is_file()):
+            if path.absolute() != (folder / "model"):
+                return "run", folder
+        elif (folder / INDEX).is_file() and f'"{part}"' in (folder / INDEX).read_text(encoding="utf-8"):
+            return "model", folder
+    return None
 
 
 def find_model(path: str | Path | None) -> Path:
@@ -43,6 +83,9 @@ def find_model(path: str | Path | None) -> Path:
     for folder in (path, path / "model"):
         if (folder / INDEX).is_file():
             return folder
+    if whole := enclosing(path):
+        part = "file" if path.is_file() else "folder"
+        raise CheckpointError(f"{path} is a {part} of a {whole[0]}: give the {whole[0]}'s folder, {shown(whole[1])}.")
     if not path.exists():
         found = f"There is no {path}."
     elif path.is_file():
@@ -65,26 +108,47 @@ def nearby_models(path: Path, limit: int = 3) -> str:
 
 
 def find_checkpoint(resume: str | Path | None, run_dir: str | Path) -> Path | None:
-    """Return the checkpoint from which a run goes on, or None for a start from scratch.
+    """Return the first of `find_checkpoints`, or None for a start from scratch."""
+    return next(iter(find_checkpoints(resume, run_dir)), None)
+
+
+def find_checkpoints(resume: str | Path | None, run_dir: str | Path) -> list[Path]:
+    """Return the checkpoints from which a run can go on, the one to prefer first; none for a start from scratch.
 
     Args:
-        resume: None, a checkpoint, a run folder (its last checkpoint), or "auto": the last checkpoint of `run_dir`,
-            if it has one.
+        resume: None, a checkpoint, a run folder (its last checkpoint, or else its best), or "auto": the same of
+            `run_dir`, if it has one.
         run_dir: the folder of the run that starts.
 
     Raises:
         CheckpointError: a path was given and holds no checkpoint.
     """
     if resume is None:
-        return None
+        return []
     path = Path(run_dir if str(resume) == "auto" else resume)
-    for candidate in (path, path / LAST, path / LAST.name):
-        if candidate.is_file():
-            return candidate
-    if str(resume) == "auto":
-        return None
+    whole = enclosing(path)
+    if path.suffix == ".safetensors" or (path / INDEX).is_file() or (whole and path.suffix == ".json"):
+        run = whole[1] if whole and whole[0] == "run" else path.parent
+        near = f", {shown(run)}" if (run / LAST).is_file() else ""
+        raise CheckpointError(f"resume: {path} is a model, without what training needs: give the run's folder{near}.")
+    if path.is_file():
+        return [path]
+    found = [file for file in (path / LAST, path / BEST, path / LAST.name, path / BEST.name) if file.is_file()]
+    if found or str(resume) == "auto":
+        return found
     what = f"{path} holds no {LAST}" if path.is_dir() else f"there is no {path}"
     raise CheckpointError(f"resume: {what}. Give a run folder, a .ckpt file, or resume=auto.")
+
+
+def newest_run(folders: Iterable[Path]) -> Path | None:
+    """Return the one of some folders in which a checkpoint was saved last, None where none has one."""
+    saved = {file.stat().st_mtime_ns: folder for folder in folders for file in find_checkpoints("auto", folder)}
+    return saved[max(saved)] if saved else None
+
+
+def shown(folder: Path) -> Path:
+    """Return a folder as a user would name it, relative to the working directory where it lies below that."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def remove_if_empty(run_dir: Path) -> None:

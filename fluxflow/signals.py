@@ -16,6 +16,8 @@ from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
 
+from fluxflow.files import discard_begun
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 PATIENCE = 3  # seconds for what is done on the way out
 SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
@@ -51,6 +53,7 @@ def leave(number: int, frame: FrameType | None = None) -> None:
             worker.kill()
         for worker in workers:
             worker.join(1)
+        discard_begun()
         sys.stdout.flush()
     finally:
         os._exit(128 + number)

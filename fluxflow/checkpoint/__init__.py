@@ -2,6 +2,7 @@
 
 from fluxflow.checkpoint.index import ModelIndex
 from fluxflow.checkpoint.model import (
+    is_exported,
     load_model,
     load_vae,
     read_index,
@@ -10,17 +11,19 @@ from fluxflow.checkpoint.model import (
     vae_hash,
 )
 from fluxflow.checkpoint.networks import load_network, save_network
-from fluxflow.checkpoint.training import read_checkpoint
+from fluxflow.checkpoint.training import read_checkpoint, read_first_whole
 from fluxflow.runs import find_checkpoint, find_model
 
 __all__ = [
     "ModelIndex",
     "find_checkpoint",
     "find_model",
+    "is_exported",
     "load_model",
     "load_network",
     "load_vae",
     "read_checkpoint",
+    "read_first_whole",
     "read_index",
     "save_model",
     "save_network",

@@ -1,35 +1,102 @@
-"""Writing several files so that a reader, or a writer that is killed, never meets half of them."""
+"""Several files of a folder that become visible together, by the one rename of the index among them.
 
+The index names a revision, a hash over all of them. What changes is first written whole beside its place, under a name
+with the revision; then the index is replaced; then the files are renamed into place. A reader takes the file with the
+index's revision where there is one: a writer that was killed at any point leaves the old files or the new ones, and the
+next writer finishes or removes what it left. At rest every file has its plain name.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
+
+from fluxflow.files import PARTIAL, rename, replacing, storage_errors
+from fluxflow.runs import PENDING, REVISION, current, pending, revision_of
 
 
-class AtomicFiles:
-    """Files written beside their targets and moved over them together when the `with` block ends without an error.
+@dataclass(frozen=True)
+class Content:
+    """What a file shall hold.
 
-    Example:
-        with AtomicFiles() as files:
-            files.target(folder / "config.json").write_text("{}")
+    Args:
+        digest: identifies it.
+        write: writes it.
+        digest_of: that of what lies at a path, or None where nothing whole does.
     """
 
-    def __init__(self) -> None:
-        self._moves: list[tuple[Path, Path]] = []
+    digest: str
+    write: Callable[[BinaryIO], object]
+    digest_of: Callable[[Path], str | None]
 
-    def target(self, path: Path) -> Path:
-        """Return the file to write in place of `path`; the moves keep the order of these calls."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        self._moves.append((partial, path))
-        return partial
 
-    def __enter__(self) -> "AtomicFiles":
-        return self
+def text_content(text: bytes) -> Content:
+    """Return the content of a small file."""
+    return Content(hashlib.sha256(text).hexdigest(), lambda file: file.write(text), _digest_of_text)
 
-    def __exit__(
-        self, error: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for partial, path in self._moves:
-            if error is None:
-                partial.replace(path)
-            else:
-                partial.unlink(missing_ok=True)
+
+def publish(folder: Path, contents: Mapping[str, Content], index_name: str, index: Mapping[str, Any]) -> None:
+    """Replace files of `folder` and its index together; a file that holds its content already is left alone.
+
+    Args:
+        folder: of the files.
+        contents: by path below `folder`.
+        index_name: the JSON file without which no reader looks at the others.
+        index: what it says besides the revision.
+
+    Raises:
+        StorageError: a file cannot be written; the folder is as it was.
+    """
+    digests = {name: content.digest for name, content in contents.items()}
+    revision = hashlib.sha256(json.dumps([digests, index], sort_keys=True).encode()).hexdigest()[:16]
+    changed: list[Path] = []
+    with storage_errors(folder):
+        _settle(folder, revision_of(folder / index_name))
+        try:
+            for name, content in contents.items():
+                if content.digest_of(folder / name) != content.digest:
+                    changed.append(folder / name)
+                    with replacing(pending(folder / name, revision)) as file:
+                        content.write(file)
+            with replacing(folder / index_name) as file:
+                file.write((json.dumps({**index, REVISION: revision}, indent=2) + "\n").encode())
+        except BaseException:
+            for path in changed if revision_of(folder / index_name) != revision else ():
+                with suppress(OSError):
+                    pending(path, revision).unlink(missing_ok=True)
+            raise
+        _settle(folder, revision)
+
+
+@contextmanager
+def settled(folder: Path, revision: str | None) -> Iterator[Path]:
+    """Give a folder whose files are those of a revision under their plain names, for readers that know only these."""
+    if not any(folder.glob(f"*{PENDING}")):
+        yield folder
+        return
+    with TemporaryDirectory() as view:
+        names = {path.name.removesuffix(f".{revision}{PENDING}") for path in folder.iterdir() if path.is_file()}
+        for name in (name for name in names if not name.endswith(PENDING)):
+            shutil.copyfile(current(folder / name, revision), Path(view) / name)
+        yield Path(view)
+
+
+def _settle(folder: Path, revision: str | None) -> None:
+    """Rename the files of the index's revision into place, and remove those of writers that did not come so far."""
+    for left in [*folder.glob(f"*{PENDING}"), *folder.glob(f"*/*{PENDING}")]:
+        path = left.with_name(left.name.removesuffix(PENDING).rpartition(".")[0])
+        if left == pending(path, revision):
+            rename(left, path)
+        else:
+            left.unlink()
+    for partial in folder.glob(f"*/*{PENDING}.*{PARTIAL}"):
+        partial.unlink()
+
+
+def _digest_of_text(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -20,6 +20,8 @@ class ModelIndex:
         latent_mean, latent_std: mean and deviation of each channel of the tokens.
         sample_size: height and width of the training images in pixels, where known.
         vae_hash: of the VAE that belongs to it; None where nothing recorded one.
+        step: of the training after which it was written, where that is known.
+        revision: of the folder's files, see fluxflow.checkpoint.files.
     """
 
     folder: Path
@@ -28,6 +30,8 @@ class ModelIndex:
     latent_std: list[float]
     sample_size: tuple[int, int] | None
     vae_hash: str | None
+    step: int | None = None
+    revision: str | None = None
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return mean and deviation as tensors, [D + context] each."""

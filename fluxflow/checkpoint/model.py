@@ -5,7 +5,6 @@ After stage 1 it holds compressor and expander, after stage 2 every component, s
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,14 +15,14 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from fluxflow.checkpoint.files import AtomicFiles
+from fluxflow.checkpoint.files import Content, publish, settled, text_content
 from fluxflow.checkpoint.index import ModelIndex, hash_of, statistic
-from fluxflow.checkpoint.networks import digest, load_network, read_json, stage_network
+from fluxflow.checkpoint.networks import digest, is_whole, load_network, network_contents, read_json
 from fluxflow.checkpoint.published import Choices, load_published, published_index
 from fluxflow.errors import CheckpointError, NotFiniteError
 from fluxflow.models import BertTextEncoder
 from fluxflow.models.latent_space import LatentSpace
-from fluxflow.runs import INDEX, find_model, is_published, nearby_models
+from fluxflow.runs import INDEX, REVISION, current, find_model, is_published, nearby_models
 
 # Component → the class that it must have; None: any tokenizer of transformers.
 COMPONENTS: dict[str, str | None] = {
@@ -35,6 +34,7 @@ COMPONENTS: dict[str, str | None] = {
     "scheduler": "DPMSolverMultistepScheduler",
 }
 VAE = ("compressor", "expander")
+STEP = "_step"
 
 
 def save_model(
@@ -49,6 +49,7 @@ def save_model(
     tokenizer: PreTrainedTokenizerBase | None = None,
     scheduler: DPMSolverMultistepScheduler | None = None,
     sample_size: int | Sequence[int] | None = None,
+    step: int | None = None,
 ) -> None:
     """Write a model folder; a killed writer leaves the old one, and weights that have not changed are not rewritten.
 
@@ -60,9 +61,12 @@ def save_model(
         tokenizer: the text encoder's own by default.
         scheduler: the solver of the sampler.
         sample_size: side, or height and width, in pixels, of the training images: the default size of samples.
+        step: of the training, where it belongs to one.
 
     Raises:
+        CheckpointError: a component of another class.
         NotFiniteError: a weight or a statistic is infinite or NaN; what the folder holds stays.
+        StorageError: it cannot be written; what was there is left.
     """
     folder = Path(folder)
     components = {
@@ -79,13 +83,24 @@ def save_model(
     mean, std = statistic(latent_mean), statistic(latent_std)
     _check_finite(components | {"latent_mean": mean, "latent_std": std}, folder)
     index: dict[str, Any] = {"_class_name": "FluxFlowPipeline", "_diffusers_version": diffusers.__version__}
-    with AtomicFiles() as files:
-        for name, component in components.items():
-            index[name] = _stage_component(component, folder / name, files)
-        index["latent_mean"], index["latent_std"] = mean.tolist(), std.tolist()
-        index["sample_size"] = list(as_size(sample_size)) if sample_size is not None else None
-        index["vae_hash"] = hash_of(compressor, expander, mean, std)
-        files.target(folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    contents: dict[str, Content] = {}
+    for name, component in components.items():
+        index[name], files = _component(component)
+        contents |= {f"{name}/{file}": content for file, content in files.items()}
+    index["latent_mean"], index["latent_std"] = mean.tolist(), std.tolist()
+    index["sample_size"] = list(as_size(sample_size)) if sample_size is not None else None
+    index["vae_hash"] = hash_of(compressor, expander, mean, std)
+    publish(folder, contents, INDEX, index if step is None else index | {STEP: step})
+
+
+def is_exported(folder: Path, step: int) -> bool:
+    """Return whether a model folder is whole, to the last byte of its weights, and was written after this step."""
+    try:
+        index, _ = load_model(folder)
+    except CheckpointError:
+        return False
+    weights = [path for name in index.components for path in (folder / name).glob("*.safetensors")]
+    return index.step == step and all(is_whole(current(path, index.revision)) for path in weights)
 
 
 def read_index(path: str | Path) -> ModelIndex:
@@ -111,6 +126,8 @@ def read_index(path: str | Path) -> ModelIndex:
         latent_std=content["latent_std"],
         sample_size=as_size(size) if size is not None else None,
         vae_hash=content["vae_hash"],
+        step=content.get(STEP),
+        revision=content.get(REVISION),
     )
 
 
@@ -181,22 +198,21 @@ def _check_finite(parts: Mapping[str, Any], folder: Path) -> None:
         raise NotFiniteError(f"{folder} is not written: numbers of its {', '.join(bad)} are infinite or NaN.")
 
 
-def _stage_component(component: Any, folder: Path, files: AtomicFiles) -> list[str | None]:
-    """Write one component through `files`; return its entry in the index: library and class."""
+def _component(component: Any) -> tuple[list[str | None], dict[str, Content]]:
+    """Return a component's entry in the index, library and class, and what its files hold."""
     if component is None:
-        return [None, None]
+        return [None, None], {}
     if isinstance(component, nn.Module):
-        stage_network(component, folder, files)
-        return ["fluxflow.models", type(component).__name__]
+        return ["fluxflow.models", type(component).__name__], network_contents(component)
     with TemporaryDirectory() as written:  # save_pretrained writes in place: let it do so elsewhere
         component.save_pretrained(written)
-        for file in sorted(path for path in Path(written).iterdir() if path.is_file()):
-            shutil.copyfile(file, files.target(folder / file.name))
-    return [type(component).__module__.split(".")[0], type(component).__name__]
+        files = {path.name: text_content(path.read_bytes()) for path in sorted(Path(written).iterdir())
+                 if path.is_file()}  # fmt: skip
+    return [type(component).__module__.split(".")[0], type(component).__name__], files
 
 
 def _load_components(index: ModelIndex, names: Sequence[str]) -> dict[str, Any]:
-    components = {name: _load_component(name, index.folder) for name in names}
+    components = {name: _load_component(name, index.folder, index.revision) for name in names}
     if "text_encoder" in components:
         components["text_encoder"].tokenizer = components.get("tokenizer")
     found = hash_of(components["compressor"], components["expander"], *index.statistics())
@@ -208,15 +224,15 @@ def _load_components(index: ModelIndex, names: Sequence[str]) -> dict[str, Any]:
     return components
 
 
-def _load_component(name: str, model: Path) -> Any:
+def _load_component(name: str, model: Path, revision: str | None) -> Any:
     folder, expected = model / name, COMPONENTS[name]
     if not folder.is_dir():
         raise CheckpointError(f"{model / INDEX} names a {name}, but {folder} is missing; copy the whole folder.")
-    if name == "tokenizer":
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if name == "scheduler":
-        return DPMSolverMultistepScheduler.from_pretrained(folder, local_files_only=True)
-    network = load_network(folder)
+    if name in ("tokenizer", "scheduler"):
+        reader = AutoTokenizer if name == "tokenizer" else DPMSolverMultistepScheduler
+        with settled(folder, revision) as files:
+            return reader.from_pretrained(files, local_files_only=True)
+    network = load_network(folder, revision)
     if type(network).__name__ != expected:
         raise CheckpointError(f"{folder} holds a {type(network).__name__} where a {expected} belongs.")
     return network

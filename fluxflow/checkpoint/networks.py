@@ -8,14 +8,14 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from fluxflow.checkpoint.files import AtomicFiles
+from fluxflow.checkpoint.files import Content, publish, text_content
 from fluxflow.errors import CheckpointError
 from fluxflow.models import (
     BertTextEncoder,
@@ -24,6 +24,7 @@ from fluxflow.models import (
     FluxFlowProcessor,
     PatchDiscriminator,
 )
+from fluxflow.runs import REVISION, current
 
 NETWORKS: dict[str, type[nn.Module]] = {
     cls.__name__: cls for cls in (FluxCompressor, FluxExpander, FluxFlowProcessor, BertTextEncoder, PatchDiscriminator)
@@ -45,43 +46,48 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def stage_network(network: nn.Module, folder: Path, files: AtomicFiles) -> None:
-    """Write `network` through `files`; a weight file that already holds the same tensors is left alone."""
+def network_contents(network: nn.Module) -> dict[str, Content]:
+    """Return what the files of a network's folder hold, by their names.
+
+    Raises:
+        CheckpointError: its class is none of `NETWORKS`.
+    """
     name = type(network).__name__
     if name not in NETWORKS:
         raise CheckpointError(f"{name} is not a network that a model folder can hold: {', '.join(NETWORKS)}.")
-    for file, tensors in _split(name, network.state_dict()).items():
-        sha = digest(tensors)
-        if _written_digest(folder / file) != sha:
-            tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-            # safetensors' own save_file would make the file private to its writer, whatever the umask
-            files.target(folder / file).write_bytes(save(tensors, metadata={"format": "pt", "sha256": sha}))
     config = {"_class_name": name, **_config_of(network)}
-    files.target(folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    files = {CONFIG: text_content((json.dumps(config, indent=2) + "\n").encode())}
+    return files | {file: _weights(tensors) for file, tensors in _split(name, network.state_dict()).items()}
 
 
 def save_network(network: nn.Module, folder: str | Path) -> None:
     """Write the weights and constructor arguments of `network` into `folder`, replacing what is there atomically."""
-    with AtomicFiles() as files:
-        stage_network(network, Path(folder), files)
+    files = network_contents(network)
+    del files[CONFIG]
+    publish(Path(folder), files, CONFIG, {"_class_name": type(network).__name__, **_config_of(network)})
 
 
-def load_network(folder: str | Path) -> nn.Module:
+def load_network(folder: str | Path, revision: str | None = None) -> nn.Module:
     """Build the network of `folder` and load its weights, strictly; it comes back in eval mode, on the CPU.
+
+    Args:
+        folder: of the network.
+        revision: that of the model of which it is a part; a folder that stands alone names its own.
 
     Raises:
         CheckpointError: a file is missing or damaged, the class is none of `NETWORKS`, or the tensors are not the
             network's own (missing, superfluous and misshapen ones are named).
     """
     folder = Path(folder)
-    config = read_json(folder / CONFIG)
+    config = read_json(current(folder / CONFIG, revision))
+    revision = config.pop(REVISION, revision)
     name = config.pop("_class_name", None)
     if name not in NETWORKS:
         raise CheckpointError(f"{folder / CONFIG} names the class {name!r}; known are {', '.join(NETWORKS)}.")
     network = _build(NETWORKS[name], config, folder / CONFIG)
     tensors: dict[str, Tensor] = {}
     for file in (WEIGHTS, *SEPARATE.get(name, {}).values()):
-        tensors |= read_tensors(folder / file)
+        tensors |= read_tensors(current(folder / file, revision))
     _load_strictly(network, tensors, folder)
     return network.eval()
 
@@ -129,14 +135,50 @@ def _split(class_name: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str
     return split
 
 
-def _written_digest(path: Path) -> str | None:
-    """Return the digest that `stage_network` wrote into the header of `path`; None if there is no such file."""
+def serialized(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
+    """Return tensors as safetensors, header and values; equal ones are equal bytes, as safetensors' own are not.
+
+    Its `save_file` would also make the file private to its writer, whatever the umask.
+    """
+    content = save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, dict(metadata))
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    if metadata:
+        header["__metadata__"] = dict(sorted(metadata.items()))  # which it writes in any order
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(end - 8)
+    return content[:8] + text, memoryview(content)[end:]
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a file of weights holds the tensors with which it was written."""
+    return _digest_of_weights(path) is not None
+
+
+def _weights(tensors: Mapping[str, Tensor]) -> Content:
+    sha = digest(tensors)
+
+    def write(file: BinaryIO) -> None:
+        file.writelines(serialized(tensors, {"format": "pt", "sha256": sha}))
+
+    return Content(sha, write, lambda path: _digest_of_weights(path, sha))
+
+
+def _digest_of_weights(path: Path, expected: str | None = None) -> str | None:
+    """Return the digest in the header of `path`, None where the tensors are others, or none can be read.
+
+    Args:
+        path: the file.
+        expected: what it would have to be: where the header says otherwise, the tensors are not looked at.
+    """
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("sha256")
-    except SafetensorError:  # damaged: to be written anew
+            told = (file.metadata() or {}).get("sha256")
+        if expected not in (None, told):
+            return None
+        return told if digest(load_file(path)) == told else None
+    except (SafetensorError, OSError):  # damaged: to be written anew
         return None
 
 

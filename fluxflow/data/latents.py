@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..errors import ConfigError, DataError
+from ..files import replacing
 from .captions import CaptionRule
 from .records import Record
 from .stream import Example
@@ -72,7 +73,7 @@ class _Entry:
 
 
 def write_shard(path: Path, records: Sequence[LatentRecord]) -> None:
-    """Write records to a shard, whose bytes depend on them alone; a killed writer leaves a .part."""
+    """Write records to a shard, whose bytes depend on them alone; a killed writer leaves none."""
     rows: dict[str, list[tuple[torch.Tensor, ...]]] = {}
     entries, texts = [], 0
     for record in records:
@@ -89,10 +90,8 @@ def write_shard(path: Path, records: Sequence[LatentRecord]) -> None:
     for latent, column in rows.items():
         for name, values in zip(("mean", "logvar"), zip(*column, strict=True), strict=True):
             tensors[f"{name}.{latent}"] = torch.stack(values).to(LATENT_TYPE)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_bytes(save(tensors, metadata={"samples": json.dumps(entries)}))  # two keys would come in any order
-    part.replace(path)
+    with replacing(path) as file:
+        file.write(save(tensors, metadata={"samples": json.dumps(entries)}))  # two keys would come in any order
 
 
 class LatentPiece:
@@ -198,14 +197,12 @@ def write_index(paths: Sequence[Path]) -> dict[str, Any]:
 
 def write_key(folder: Path, key: Mapping[str, Any]) -> None:
     """Begin a cache."""
-    folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / KEY, key)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_key(folder: Path) -> dict[str, Any]:

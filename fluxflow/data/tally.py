@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import DataError, StorageError
+from ..files import append_whole, storage_errors
 from .records import printable
 
 log = logging.getLogger(__name__)
@@ -51,17 +52,23 @@ class RejectedFile:
         new = [sample for sample in samples if (sample.source, sample.key) not in self._known]
         if not new:
             return
+        try:
+            with storage_errors(self.path):
+                self._append(new)
+        except StorageError as error:
+            log.warning("%s %d rejected samples are not in it.", error, len(new))
+
+    def _append(self, samples: list[Rejected]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self._learn(file.fileno())
-            lines = b""
-            for sample in new:
-                if (sample.source, sample.key) not in self._known:
-                    self._known.add((sample.source, sample.key))
-                    lines += json.dumps(asdict(sample), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-            file.write(lines)
-            file.flush()
+            new = {(sample.source, sample.key): sample for sample in reversed(samples)}
+            rows = [asdict(new[known]) for known in reversed(new) if known not in self._known]
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            lines = text.encode("utf-8", "backslashreplace")
+            append_whole(file.fileno(), lines)
+            self._known |= new.keys()
             self._read += len(lines)
 
     def _learn(self, descriptor: int) -> None:

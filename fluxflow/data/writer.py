@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import tarfile
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO
 
-from ..errors import DataError
+from ..errors import DataError, StorageError
+from ..files import replacing, storage_errors
+
+GO_ON = "Mend that and run the same command again: it goes on where it stopped."
 
 
 class ShardWriter:
@@ -30,22 +33,18 @@ class ShardWriter:
         self.samples = 0
         self._tar: tarfile.TarFile | None = None
         self._file: _Hashed | None = None
-        self._part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may make the same shard
+        self._writing = contextlib.ExitStack()
 
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._tar is None or self._file is None:
-            return
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         with self._named():
-            if kind is None:
+            if kind is None and self._tar is not None:
                 self._tar.close()
-                self._file.sync()
-                self._part.replace(self.path)
-            else:
-                self._file.close()
-                self._part.unlink()
+            self._writing.__exit__(kind, error, traceback)
 
     def write(self, key: str, files: dict[str, bytes]) -> None:
         """Append one sample: a member `key.suffix` for each suffix and content in `files`."""
@@ -58,8 +57,7 @@ class ShardWriter:
         self.samples += 1
 
     def _begin(self) -> tarfile.TarFile:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = _Hashed(self._part.open("wb"))
+        self._file = _Hashed(self._writing.enter_context(replacing(self.path)))
         return tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # type: ignore[arg-type]
 
     def entry(self) -> dict[str, object]:
@@ -72,11 +70,10 @@ class ShardWriter:
     @contextlib.contextmanager
     def _named(self):
         try:
-            yield
-        except OSError as error:
-            reason = error.strerror or error
-            raise DataError(f"{self.path} cannot be written: {reason}. Mend that and run the same command again: it "
-                            "goes on where it stopped.") from error  # fmt: skip
+            with storage_errors(self.path):
+                yield
+        except StorageError as error:
+            raise DataError(f"{error} {GO_ON}") from error
 
 
 class _Hashed:
@@ -94,11 +91,3 @@ class _Hashed:
 
     def tell(self) -> int:
         return self.bytes
-
-    def sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-    def close(self) -> None:
-        self._file.close()

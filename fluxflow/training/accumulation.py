@@ -6,6 +6,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
+COUNTS = ("ready", "started", "processed", "completed")  # of batches, by Lightning
+
 
 def hold_gradients(trainer: Trainer, hold: bool) -> AbstractContextManager[None]:
     """While `hold`, gradients stay on their rank: only the last backward of a step exchanges them."""
@@ -28,4 +30,17 @@ def forget_begun_step(checkpoint: dict[str, Any], batches: int) -> None:
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     begun = progress["current"]["ready"] % batches
     for counts in (progress["total"], progress["current"]) if begun else ():
-        counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), counts["ready"] - begun))
+        counts.update(dict.fromkeys(COUNTS, counts["ready"] - begun))
+
+
+def count_batches(checkpoint: dict[str, Any], batches: int) -> None:
+    """Have Lightning's counters hold the batches that the steps of a run would have taken with another number of them.
+
+    Args:
+        checkpoint: from which the run goes on.
+        batches: that make one step from now on.
+    """
+    before = checkpoint.get("batches_a_step", batches)
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]) if before != batches else ():
+        counts.update(dict.fromkeys(COUNTS, counts["ready"] // before * batches))

@@ -18,11 +18,11 @@ from fluxflow.metrics import flops
 from fluxflow.models import BertTextEncoder, FluxFlowProcessor, LatentSpace
 from fluxflow.training.gradients import FiniteCheck, clip, unscale
 from fluxflow.training.images import to_signed
-from fluxflow.training.optimizers import scale_rate
+from fluxflow.training.optimizers import keep_options, scale_rate
 from fluxflow.training.randomness import step_generator
 from fluxflow.training.schedules import CosineSchedule, set_learning_rate
 
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+MakeOptimizer = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 TimeSampling = Callable[[int, torch.Generator], Tensor]
 FROZEN = ("latent_space.", "text_encoder.language_model.")
 
@@ -69,13 +69,14 @@ class FlowLitModule(LightningModule):
         super().__init__()
         self.strict_loading = False  # the frozen networks are not in the checkpoint; on_load_checkpoint is strict
         self.latent_space = latent_space.eval().requires_grad_(False)
-        self.vae_hash = vae_hash(latent_space)
+        self.vae_hash, self.text_hash = vae_hash(latent_space), ""
         self.flow_processor, self.text_encoder = flow_processor, text_encoder
         self.make_optimizer, self.learning_rate, self.time_sampling = optimizer, learning_rate, time_sampling
         self.text_rate = text_rate
         self.min_snr_gamma, self.caption_dropout = min_snr_gamma, caption_dropout
         self.clip, self.log_every, self.seed = clip, log_every, seed
         self.check_finite = FiniteCheck()
+        self._begun: Optimizer | None = None
         self._last_loss = torch.tensor(0.0)
         alpha, sigma = noise_schedule()
         self.register_buffer("alpha", alpha[:, None, None], persistent=False)
@@ -93,14 +94,18 @@ class FlowLitModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse a cache of another VAE or text encoder."""
+        self.text_hash = text_hash(self.text_encoder)
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, LatentDataModule):
-            data.check_networks(self.vae_hash, text_hash(self.text_encoder))
+            data.check_networks(self.vae_hash, self.text_hash)
 
     def configure_optimizers(self) -> Optimizer:
-        optimizer = self.make_optimizer(self.exported.parameters())
+        return self._begun or self._make_optimizer()
+
+    def _make_optimizer(self) -> Optimizer:
+        optimizer = self.make_optimizer(self.exported.named_parameters())
         scale_rate(optimizer, self.text_encoder.output_layer.parameters(), self.text_rate)
-        return optimizer
+        return keep_options(optimizer)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         micro = batch_idx % self.trainer.accumulate_grad_batches
@@ -205,9 +210,10 @@ class FlowLitModule(LightningModule):
         return {key: value for key, value in state.items() if not key.startswith(FROZEN)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["vae_hash"] = self.vae_hash
+        checkpoint["vae_hash"], checkpoint["text_hash"] = self.vae_hash, self.text_hash
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse that of other networks; make the optimizer while the weights are those of the start, as in stage 1."""
         if checkpoint["vae_hash"] != self.vae_hash:
             raise CheckpointError(
                 f"the checkpoint was trained on another VAE (sha256 {checkpoint['vae_hash'][:12]}…, not "
@@ -216,6 +222,9 @@ class FlowLitModule(LightningModule):
         if different := set(checkpoint["state_dict"]) ^ set(self.state_dict()):
             names = ", ".join(sorted(different)[:3])
             raise CheckpointError(f"the checkpoint is of another model: it differs in {names}")
+        if checkpoint.get("text_hash", self.text_hash) != self.text_hash:
+            raise CheckpointError("the checkpoint was trained on another text encoder: give the text= of that run")
+        self._begun = self._make_optimizer()
 
     def exported_model(self) -> dict[str, Any]:
         """What the model folder holds."""

@@ -1,13 +1,22 @@
 """`metrics.csv`: one row a step, one column a metric."""
 
 import csv
+import io
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from fluxflow.errors import StorageError
+from fluxflow.files import replacing, storage_errors
+
+Row = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 class MetricsFile(Logger):
@@ -15,7 +24,7 @@ class MetricsFile(Logger):
 
     What is logged is in the file before the call returns, so that a killed run loses none of it. Rows that such a run
     wrote after its last checkpoint are dropped when the steps are repeated. An infinite value or NaN, as of a step that
-    was left out, leaves its cell empty.
+    was left out, leaves its cell empty. Rows that the disk refuses are kept, and tried again with the next.
 
     Args:
         path: the file.
@@ -25,7 +34,10 @@ class MetricsFile(Logger):
         super().__init__()
         self.path = Path(path)
         self._columns: list[str] = []
-        self._row: dict[str, Any] = {}
+        self._row: Row = {}
+        self._pending: list[Row] = []  # rows that may still change or are not on the disk, this step's last
+        self._end = 0  # of the rows before them, in bytes
+        self._refused = False
 
     @property
     def name(self) -> str:
@@ -41,39 +53,63 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write metrics to the row of a step: a new one, or the last one again, with the file around it."""
+        """Write metrics to the row of a step: a new one, or the last one once more."""
         assert step is not None
-        if not self._columns:
-            self._begin(step)
-        again = step == self._row.get("step")
-        self._row = self._row if again else {"step": step}
+        if step != self._row.get("step"):
+            self._row = {"step": step}
+            self._pending.append(self._row)
         self._row |= {name: value for name, value in metrics.items() if math.isfinite(value)}
-        new = [name for name in self._row if name not in self._columns]
-        if again or new:
-            rows = self._read()
-            self._columns += new
-            self._write([*rows[: len(rows) - again], self._row])
-            return
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._columns).writerow(self._row)
+        self._put()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Try once more what the disk refused."""
+        if self._refused:
+            self._put()
+
+    def _put(self) -> None:
+        try:
+            with storage_errors(self.path):
+                if not self._columns:
+                    self._begin(self._pending[0]["step"])
+                self._write_pending()
+        except StorageError as error:
+            if not self._refused:
+                log.warning("%s Rows are kept until there is room.", error)
+            self._refused = True
+        else:
+            self._refused = False
+
+    def _write_pending(self) -> None:
+        if new := list(dict.fromkeys(name for row in self._pending for name in row if name not in self._columns)):
+            self._replace(self._read(self._end), self._columns + new)
+        *done, last = (self._text([row]) for row in self._pending)
+        with self.path.open("r+b") as file:
+            file.seek(self._end)
+            file.write(b"".join([*done, last]))
+            file.truncate()
+        self._end += sum(map(len, done))
+        self._pending = [self._row]
 
     def _begin(self, step: int) -> None:
         """Keep the rows before `step` of a file that is continued."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         earlier = [row for row in self._read() if int(row["step"]) < step]
-        self._columns = list(earlier[0]) if earlier else ["step"]
-        self._write(earlier)
+        self._replace(earlier, list(earlier[0]) if earlier else ["step"])
 
-    def _read(self) -> list[dict[str, str]]:
+    def _read(self, end: int | None = None) -> list[Row]:
+        """The rows up to a byte."""
         if not self.path.is_file():
             return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        return list(csv.DictReader(io.StringIO(self.path.read_bytes()[:end].decode())))
 
-    def _write(self, rows: list[dict[str, Any]]) -> None:
-        draft = self.path.with_suffix(".part")  # a reader never sees half a file
-        with draft.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        draft.replace(self.path)
+    def _replace(self, rows: Sequence[Row], columns: list[str]) -> None:
+        """Write the file anew, whole or not at all, with these columns."""
+        text = (",".join(columns) + "\r\n").encode() + self._text(rows, columns)
+        with replacing(self.path) as file:
+            file.write(text)
+        self._columns, self._end = columns, len(text)
+
+    def _text(self, rows: Sequence[Row], columns: list[str] | None = None) -> bytes:
+        text = io.StringIO()
+        csv.DictWriter(text, columns or self._columns).writerows(rows)
+        return text.getvalue().encode()

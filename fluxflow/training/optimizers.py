@@ -2,13 +2,18 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from fluxflow.errors import CheckpointError
+
+Named = nn.Parameter | tuple[str, nn.Parameter]  # what optimizers of torch take
+
 
 def relative_adamw(
-    parameters: Iterable[nn.Parameter],
+    parameters: Iterable[Named],
     lr: float,
     smallest: float = 0.02,
     largest: float = 0.3,
@@ -22,7 +27,7 @@ def relative_adamw(
     moves a transposed convolution of 16×16, with its thousands of small weights an output, by more than the output.
 
     Args:
-        parameters: what is trained.
+        parameters: what is trained, with or without names.
         lr: rate as a fraction of a tensor's root mean square, which is rounded to a power of √2: tensors of one rate
             form one group.
         smallest, largest: bounds of that root mean square; a tensor that starts at zero counts as the smallest.
@@ -30,10 +35,11 @@ def relative_adamw(
         weight_decay: decoupled, as a fraction of each tensor's own rate.
         fused: one kernel for all tensors of a group.
     """
-    groups: dict[int, list[nn.Parameter]] = {}
-    for parameter in parameters:
+    groups: dict[int, list[Named]] = {}
+    for named in parameters:
+        parameter = named[1] if isinstance(named, tuple) else named
         size = parameter.detach().float().square().mean().sqrt().item()
-        groups.setdefault(round(2 * math.log2(min(max(size, smallest), largest))), []).append(parameter)
+        groups.setdefault(round(2 * math.log2(min(max(size, smallest), largest))), []).append(named)
     rates = [{"params": group, "lr": lr * 2 ** (power / 2)} for power, group in sorted(groups.items(), reverse=True)]
     return AdamW(rates, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
 
@@ -43,7 +49,45 @@ def scale_rate(optimizer: Optimizer, parameters: Iterable[nn.Parameter], factor:
     chosen = set(parameters)
     groups, optimizer.param_groups = optimizer.param_groups, []
     for group in groups:
-        for rate, params in ((1.0, [p for p in group["params"] if p not in chosen]),
-                             (factor, [p for p in group["params"] if p in chosen])):  # fmt: skip
-            if params:
+        for rate, is_one in ((1.0, False), (factor, True)):
+            members = [index for index, p in enumerate(group["params"]) if (p in chosen) == is_one]
+            if members:
+                params: list[Named] = [group["params"][index] for index in members]
+                if "param_names" in group:
+                    params = [(group["param_names"][index], group["params"][index]) for index in members]
                 optimizer.add_param_group(group | {"params": params, "lr": rate * group["lr"]})
+
+
+def keep_options(optimizer: Optimizer) -> Optimizer:
+    """Have an optimizer take from a checkpoint what its steps have gathered, and nothing that a config says.
+
+    torch's own would take rates, betas and all other options of the run that saved it, and its groups.
+    """
+    optimizer.register_load_state_dict_pre_hook(_with_own_groups)
+    return optimizer
+
+
+def _with_own_groups(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved state as that of an optimizer with this one's groups, each parameter found by its name.
+
+    Raises:
+        CheckpointError: it is of other parameters.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    for mine, theirs in zip(own, saved["param_groups"], strict=False):
+        if theirs.get("initial_lr") == mine["lr"]:  # where the schedule stands, should no step follow
+            mine.update(initial_lr=mine["lr"], lr=theirs["lr"])
+    if not all("param_names" in group for group in [*own, *saved["param_groups"]]):  # by their place, as in torch
+        if [len(group["params"]) for group in own] != [len(group["params"]) for group in saved["param_groups"]]:
+            raise CheckpointError("the checkpoint's optimizer has other groups of parameters: start a new run")
+        return {"state": saved["state"], "param_groups": own}
+    there, here = (
+        {name: number for group in groups for name, number in zip(group["param_names"], group["params"], strict=True)}
+        for groups in (saved["param_groups"], own)
+    )
+    if different := sorted(there.keys() ^ here.keys()):
+        raise CheckpointError(
+            f"the checkpoint's optimizer is of another model: it differs in {', '.join(different[:3])}"
+        )
+    state = {here[name]: saved["state"][number] for name, number in there.items() if number in saved["state"]}
+    return {"state": state, "param_groups": own}

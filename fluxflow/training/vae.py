@@ -24,10 +24,11 @@ from fluxflow.models import FluxCompressor, FluxExpander, LatentSpace, PatchDisc
 from fluxflow.training.accumulation import hold_gradients
 from fluxflow.training.gradients import FiniteCheck, clip
 from fluxflow.training.images import to_signed
+from fluxflow.training.optimizers import keep_options
 from fluxflow.training.randomness import step_generator
 from fluxflow.training.schedules import CosineSchedule, set_learning_rate
 
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+MakeOptimizer = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 
 
 class VAELitModule(LightningModule):
@@ -89,6 +90,7 @@ class VAELitModule(LightningModule):
         self.clip, self.accumulate = clip, accumulate
         self.statistics_images, self.log_every, self.seed = statistics_images, log_every, seed
         self.check_finite = FiniteCheck(discriminator)
+        self._begun: list[Optimizer] = []
 
     @property
     def exported(self) -> nn.Module:
@@ -101,8 +103,19 @@ class VAELitModule(LightningModule):
         return "generator" in self.check_finite.left_out
 
     def configure_optimizers(self) -> list[Optimizer]:
-        generator = self.make_optimizer(p for p in self.exported.parameters() if p.requires_grad)
-        return [generator, self.make_discriminator_optimizer(self.discriminator.parameters())]
+        return self._begun or self._make_optimizers()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the optimizers while the weights are those of the start, to which rates may be relative."""
+        self._begun = self._make_optimizers()
+
+    def _make_optimizers(self) -> list[Optimizer]:
+        trained = ((name, p) for name, p in self.exported.named_parameters() if p.requires_grad)
+        makers = (
+            (self.make_optimizer, trained),
+            (self.make_discriminator_optimizer, self.discriminator.named_parameters()),
+        )
+        return [keep_options(make(parameters)) for make, parameters in makers]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         step, last = self.global_step, (batch_idx + 1) % self.accumulate == 0

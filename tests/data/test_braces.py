@@ -40,5 +40,5 @@ def test_too_many_shards_are_refused_by_name(text, monkeypatch):
 
 
 def test_braces_of_any_depth_are_refused():
-    with pytest.raises(DataError, match="names more than|not balanced"):
+    with pytest.raises(DataError, match=r"names more than|not balanced"):
         expand("{a," * 5000 + "}" * 5000)

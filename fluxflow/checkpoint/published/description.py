@@ -10,7 +10,7 @@ from fluxflow.checkpoint.model import read_index
 from fluxflow.checkpoint.networks import CONFIG, read_json
 from fluxflow.checkpoint.published.sizes import Choices, arguments, version_name
 from fluxflow.checkpoint.published.source import Entry, Source, open_source
-from fluxflow.runs import is_published
+from fluxflow.runs import current, is_published
 
 TRAINING_STATE = "training_state.json"  # of fluxflow-training, beside the weights
 
@@ -47,7 +47,7 @@ def describe(path: str | Path, tensors: bool = False) -> Iterator[str]:
 def _ours(index: ModelIndex) -> Iterator[str]:
     yield f"{index.folder}: model of FluxFlow, VAE {index.vae_hash}"
     for name in index.components:
-        if (config := index.folder / name / CONFIG).is_file():
+        if (config := current(index.folder / name / CONFIG, index.revision)).is_file():
             content = read_json(config)
             sizes = ", ".join(
                 f"{key}={value}" for key, value in content.items() if key not in ("_class_name", "backbone")

@@ -9,8 +9,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fluxflow.checkpoint.networks import read_json
+from fluxflow.checkpoint.training import read_checkpoint
 from fluxflow.errors import CheckpointError
-from fluxflow.runs import PICKLES, PUBLISHED_WEIGHTS
+from fluxflow.runs import PICKLES, PUBLISHED_WEIGHTS, enclosing
 
 COMPONENTS = ("compressor", "expander", "flow_processor", "text_encoder")
 TEXT_ENCODER, METADATA = "text_encoder.safetensors", "model_metadata.json"
@@ -62,6 +63,8 @@ def open_source(path: str | Path) -> Source:
         CheckpointError: nothing there, a pickle, a damaged file, or tensors of no published component.
     """
     path = Path(path)
+    if whole := enclosing(path):
+        raise CheckpointError(f"{path} is of a {whole[0]} of FluxFlow's own: give the {whole[0]}'s folder.")
     files = _files(path)
     components: dict[str, dict[str, Entry]] = {}
     header: dict[str, str] = {}
@@ -98,11 +101,20 @@ def _files(path: Path) -> list[Path]:
 
 
 def _conversion(path: Path) -> str:
+    if path.suffix == ".ckpt" and _is_training_checkpoint(path):
+        return f"{path} is a checkpoint of a training, not a model: give the run's folder, whose model/ is one."
     return (
         f"{path} is a pickle, which runs what it holds, and is not opened. Where you trust it, convert it: python -c "
         f"'import torch, safetensors.torch as s; s.save_file(torch.load({json.dumps(str(path))}, weights_only=True), "
         f"{json.dumps(str(path.with_suffix('.safetensors')))})'"
     )
+
+
+def _is_training_checkpoint(path: Path) -> bool:
+    try:
+        return "global_step" in read_checkpoint(path)
+    except CheckpointError:
+        return False
 
 
 def _opened(file: Path) -> safe_open:

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from fluxflow import __version__
-from fluxflow.checkpoint.files import AtomicFiles
 from fluxflow.checkpoint.index import ModelIndex
+from fluxflow.checkpoint.networks import serialized
 from fluxflow.checkpoint.published.keys import counterparts, derived
 from fluxflow.checkpoint.published.sizes import most_heads
 from fluxflow.checkpoint.published.source import METADATA, PREFIX, TEXT_ENCODER
 from fluxflow.errors import CheckpointError
+from fluxflow.files import replacing
 from fluxflow.runs import PUBLISHED_WEIGHTS
 
 # Version → what computes the same with the file, by measurement (docs/published.md); other readers do not.
@@ -74,7 +74,9 @@ def export_published(index: ModelIndex, components: Mapping[str, Any], out: Path
         "model_version": PUBLISHED_NAMES.get(version, version),
         "vae_dim": str(components["compressor"].config["d_model"]),
     }
-    weights = save(tensors, metadata=said)
+    header, values = serialized(tensors, said)
+    checksum = hashlib.sha256(header)
+    checksum.update(values)
     metadata = {
         "model_version": said["model_version"],
         "library_version": __version__,
@@ -83,15 +85,16 @@ def export_published(index: ModelIndex, components: Mapping[str, Any], out: Path
         },
         "components": {name: type(components[name]).__name__ for name in diffuser},
         "training_info": {},
-        "checksum": {"weights_hash": hashlib.sha256(weights).hexdigest(), "algorithm": "sha256"},
+        "checksum": {"weights_hash": checksum.hexdigest(), "algorithm": "sha256"},
     }
-    with AtomicFiles() as files:
-        files.target(out / PUBLISHED_WEIGHTS[1]).write_bytes(weights)
-        if "text_encoder" in components:
-            state = published_state("text_encoder", components["text_encoder"])
-            named = {f"text_encoder.{key}": tensor for key, tensor in state.items()}
-            files.target(out / TEXT_ENCODER).write_bytes(save(named))
-        files.target(out / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+    if "text_encoder" in components:
+        state = published_state("text_encoder", components["text_encoder"])
+        with replacing(out / TEXT_ENCODER) as file:
+            file.writelines(serialized({f"text_encoder.{key}": tensor for key, tensor in state.items()}, {}))
+    with replacing(out / METADATA) as file:
+        file.write((json.dumps(metadata, indent=2) + "\n").encode())
+    with replacing(out / PUBLISHED_WEIGHTS[1]) as file:  # last: without it no reader takes the folder for a model
+        file.writelines((header, values))
     return READERS[version]
 
 

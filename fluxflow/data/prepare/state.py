@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...claims import LOCK, claim, release
 from ...errors import DataError
+from ...files import remove_partial
 from .work import put
 
 STATE = ".prepare"
@@ -27,26 +28,26 @@ def claimed(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
     Raises:
         DataError: If the folder holds something else, belongs to another plan, or another process is at work in it.
     """
-    state, found = out / STATE, _plan(out)
-    if found is None and out.exists() and (not out.is_dir() or any(path.name != STATE for path in out.iterdir())):
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file: name a new folder.")
+    if not claim(out):
+        raise DataError(f"Another process is preparing {out}: wait for it, or stop it first.")
+    try:
+        _refuse_others(out, plan)
+        remove_partial(out)
+        put(out / STATE / "plan.json", plan)
+        yield out / STATE
+    finally:
+        release(out)
+
+
+def _refuse_others(out: Path, plan: dict[str, Any]) -> None:
+    found = _plan(out)
+    if found is None and any(path.name not in (STATE, LOCK) for path in out.iterdir()):
         raise DataError(f"{out} is not empty, and nothing that prepare began: name a new folder, or remove it first.")
     if found is not None and found != plan:
         raise DataError(f"{out} was begun otherwise: {_differences(found, plan)}. Give the same command to go on, or "
                         "name a new folder.")  # fmt: skip
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = (state / "lock").open("w")
-    except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror}.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"Another process is preparing {out}: wait for it, or stop it first.") from None
-        put(state / "plan.json", plan)
-        for part in out.rglob("*.part"):  # of a run that was killed
-            part.unlink(missing_ok=True)
-        yield state
 
 
 def _plan(out: Path) -> dict[str, Any] | None:

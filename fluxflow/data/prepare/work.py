@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,8 +11,10 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from ...errors import DataError
+from ...errors import DataError, StorageError
+from ...files import replacing
 from ...signals import end_with_parent, held
+from ..writer import GO_ON
 
 # Ctrl-C and the like reach every process, and the first one answers them. The pool itself ends others by SIGTERM.
 FOR_THE_FIRST = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -28,16 +29,11 @@ def put(path: Path, content: object) -> None:
 
 def put_text(path: Path, text: str) -> None:
     """The same for a text. Raises DataError if it cannot be written."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}. Mend that and run the same command again: it "
-                        "goes on where it stopped.") from error  # fmt: skip
+        with replacing(path) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+    except StorageError as error:
+        raise DataError(f"{error} {GO_ON}") from error
 
 
 class Workers:

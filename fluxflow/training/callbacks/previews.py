@@ -1,5 +1,6 @@
 """Pictures of what a run has learned so far: always the same ones, drawn with the averaged weights."""
 
+import logging
 import statistics
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -12,12 +13,15 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch import Tensor
 
+from fluxflow.errors import StorageError
 from fluxflow.pictures import grid, reconstruction_sheet, save_png
 from fluxflow.pipeline import FluxFlowPipeline
 from fluxflow.training.callbacks.weights import averaged
 from fluxflow.training.flow import FlowLitModule
 from fluxflow.training.images import to_signed
 from fluxflow.training.vae import VAELitModule
+
+log = logging.getLogger(__name__)
 
 
 class Previews(Callback, ABC):
@@ -69,7 +73,10 @@ class Previews(Callback, ABC):
                 self._show(trainer, sheet, step)
 
     def _show(self, trainer: Trainer, sheet: Image.Image, step: int) -> None:
-        save_png(sheet, self.folder / f"step_{step:06d}.png", {"step": step})
+        try:
+            save_png(sheet, self.folder / f"step_{step:06d}.png", {"step": step})
+        except StorageError as error:  # training is worth more than a picture of it
+            log.warning("%s The run goes on without this sheet.", error)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("preview", np.asarray(sheet), step, dataformats="HWC")

@@ -6,6 +6,8 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
+from fluxflow.files import replacing
+
 
 class RunRecord(Callback):
     """Writes `config.yaml`, and puts the config into every checkpoint as plain containers.
@@ -21,8 +23,13 @@ class RunRecord(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(OmegaConf.create(self.config), self.run_dir / "config.yaml")
+            write_config(self.config, self.run_dir)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
+
+
+def write_config(config: dict[str, Any], run_dir: Path) -> None:
+    """Write a resolved config as `config.yaml` into the folder of its run."""
+    with replacing(run_dir / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(config)).encode())
