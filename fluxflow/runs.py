@@ -127,8 +127,9 @@ def find_checkpoints(resume: str | Path | None, run_dir: str | Path) -> list[Pat
         return []
     path = Path(run_dir if str(resume) == "auto" else resume)
     whole = enclosing(path)
-    if path.suffix == ".safetensors" or (path / INDEX).is_file() or (whole and path.suffix == ".json"):
-        run = whole[1] if whole and whole[0] == "run" else path.parent
+    of_model = whole is not None and path.suffix != LAST.suffix and path.name != LAST.parent.name
+    if of_model or path.suffix == ".safetensors" or (path / INDEX).is_file():
+        run = whole[1] if whole else path.absolute().parent
         near = f", {shown(run)}" if (run / LAST).is_file() else ""
         raise CheckpointError(f"resume: {path} is a model, without what training needs: give the run's folder{near}.")
     if path.is_file():

@@ -1,8 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from fluxflow import configuration
+from fluxflow import claims, configuration
 from fluxflow.errors import CheckpointError, ConfigError
 from tests import published
 
@@ -117,3 +118,42 @@ def test_a_job_folder_is_one_short_name() -> None:
     long = [configuration.job_folder("x" * 300 + end) for end in "ab"]
     assert long[0] != long[1]
     assert all(len(name.encode()) < 255 for name in long)
+
+
+def test_runs_of_one_second_are_two(tmp_path: Path) -> None:
+    now = "2030-01-01_00-00-00"
+    try:
+        (tmp_path / now).mkdir()  # another process's
+        assert configuration.run_folder(str(tmp_path), now, None) == str(tmp_path / f"{now}-2")
+        assert configuration.run_folder(str(tmp_path), now, None) == str(tmp_path / f"{now}-2"), "asked again"
+        assert configuration.sweep_folder(str(tmp_path / "sweeps"), now, None) == str(tmp_path / "sweeps" / now)
+        assert configuration.run_folder(str(tmp_path), "mine", None) == str(tmp_path / "mine")
+    finally:
+        claims.release()
+
+
+def test_auto_takes_the_run_that_saved_last_whatever_its_name(tmp_path: Path) -> None:
+    for age, name in enumerate(("mine", "2030-01-01_00-00-00", "sweeps/a/job", "sweeps/b/job")):
+        last = tmp_path / name / "checkpoints" / "last.ckpt"
+        last.parent.mkdir(parents=True)
+        last.touch()
+        os.utime(last, (1e9 - age, 1e9 - age))
+    now = "2030-02-02_00-00-00"
+    assert configuration.run_folder(str(tmp_path), now, "auto") == str(tmp_path / "mine")
+    assert configuration.run_folder(str(tmp_path), "other", "auto") == str(tmp_path / "other")
+    assert configuration.run_folder(str(tmp_path), "2030-01-01_00-00-00", "auto").endswith("2030-01-01_00-00-00")
+    assert configuration.sweep_folder(str(tmp_path / "sweeps"), now, "auto") == str(tmp_path / "sweeps" / "a")
+    assert configuration.sweep_folder(str(tmp_path / "sweeps"), "b", "auto") == str(tmp_path / "sweeps" / "b")
+
+
+def test_another_optimizer_is_refused_by_its_keys() -> None:
+    def config(**options: object) -> dict:
+        stage = {"_target_": configuration.VAE_MODULE, "optimizer": {"_target_": "torch.optim.AdamW", **options}}
+        return REFERENCE | {"stage": stage}
+
+    configuration.check_same_model(config(lr=1, amsgrad=False), config(lr=2), Path("last.ckpt"))
+    message = r"of another optimizer: stage\.optimizer\.%s is"
+    with pytest.raises(CheckpointError, match=message % "_target_"):
+        configuration.check_same_model(config(), config(_target_="torch.optim.SGD"), Path("last.ckpt"))
+    with pytest.raises(CheckpointError, match=message % "amsgrad"):
+        configuration.check_same_model(config(), config(amsgrad=True), Path("last.ckpt"))

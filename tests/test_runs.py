@@ -1,10 +1,11 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from fluxflow.errors import CheckpointError
-from fluxflow.runs import check_model, find_checkpoint, find_model, is_published
+from fluxflow.runs import LAST, check_model, find_checkpoint, find_checkpoints, find_model, is_published, newest_run
 
 
 def make_run(folder: Path, age: int = 0, model: bool = True, checkpoint: bool = True) -> Path:
@@ -77,3 +78,55 @@ def test_published_checkpoints_are_told_from_models_of_ours(tmp_path: Path) -> N
         assert not is_published(path)
     with pytest.raises(CheckpointError, match="There is no"):
         check_model(tmp_path / "nowhere")
+
+
+def test_a_part_of_a_run_or_model_names_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path / "vae" / "a")
+    (run / "model" / "model_index.json").write_text('{"compressor": ["fluxflow.models", "FluxCompressor"]}')
+    weights = run / "model" / "compressor" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.touch()
+    alone = tmp_path / "elsewhere"
+    shutil.copytree(run / "model", alone)
+    for path in (run / LAST, run / "checkpoints", weights, weights.parent, run / "model" / "model_index.json"):
+        assert not is_published(path)
+        with pytest.raises(CheckpointError, match=r"of a run: give the run's folder, vae/a\."):
+            check_model(path)
+    for path in (alone / "compressor", alone / "compressor" / "model.safetensors"):
+        assert not is_published(path)
+        with pytest.raises(CheckpointError, match=r"of a model: give the model's folder, elsewhere\."):
+            check_model(path)
+    exported = run / "published" / "model.safetensors"
+    exported.parent.mkdir()
+    exported.touch()
+    assert is_published(exported)
+    assert is_published(exported.parent), "what was exported into a run's folder is none of its parts"
+
+
+def test_a_model_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path / "a")
+    weights = run / "model" / "compressor" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.touch()
+    for path in (run / "model", weights, weights.parent):
+        with pytest.raises(CheckpointError, match=r"is a model, .* give the run's folder, a\."):
+            find_checkpoints(path, tmp_path)
+    with pytest.raises(CheckpointError, match=r"is a model, .* give the run's folder\."):
+        find_checkpoints(make_run(tmp_path / "b", checkpoint=False) / "model", tmp_path)
+
+
+def test_the_best_checkpoint_follows_the_last(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    best = run / "checkpoints" / "best.ckpt"
+    best.touch()
+    assert find_checkpoints(run, tmp_path) == [run / LAST, best]
+    (run / LAST).unlink()
+    assert find_checkpoints("auto", run) == [best]
+
+
+def test_the_newest_run_is_the_one_that_saved_last(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, age) for name, age in (("z", 30), ("mine", 10), ("2030-01-01_00-00-00", 20))]
+    assert newest_run(tmp_path.iterdir()) == runs[1]
+    assert newest_run([make_run(tmp_path / "empty", checkpoint=False)]) is None

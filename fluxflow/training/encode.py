@@ -175,6 +175,7 @@ class LatentEncoder:
                  for unit in self._units(part, readers[part], within)]  # fmt: skip
         fabric = Fabric(**{name: trainer[name] for name in HARDWARE if name in trainer})
         fabric.launch()
+        self.folder = Path(fabric.broadcast(str(self.folder)))  # that of a new run is a time, to the second
         todo = [unit for unit in units if not (self.folder / unit.name).is_file()]
         fabric.barrier()  # every rank has looked before any of them writes
         if fabric.is_global_zero:

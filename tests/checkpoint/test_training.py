@@ -1,10 +1,11 @@
+import logging
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
 
-from fluxflow.checkpoint import read_checkpoint
+from fluxflow.checkpoint import read_checkpoint, read_first_whole
 from fluxflow.errors import CheckpointError
 
 
@@ -44,3 +45,20 @@ def test_missing_or_foreign(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "last.ckpt")
     with pytest.raises(CheckpointError, match="no state_dict"):
         read_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_what_is_damaged_is_passed_over_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    last, best = tmp_path / "last.ckpt", tmp_path / "best.ckpt"
+    torch.save({"state_dict": {"w": torch.ones(1000)}}, last)
+    torch.save({"state_dict": {}, "global_step": 2}, best)
+    whole = last.read_bytes()
+    with caplog.at_level(logging.WARNING):
+        assert read_first_whole([last, best])[0] == last
+        assert not caplog.records
+        for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+            last.write_bytes(whole[:length])
+            assert read_first_whole([last, best])[0] == best
+            assert f"Passed over: {last} is damaged" in caplog.records[-1].getMessage()
+    best.write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged"):
+        read_first_whole([last, best])

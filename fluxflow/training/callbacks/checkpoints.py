@@ -109,7 +109,7 @@ class Checkpoints(Callback):
         self._refused += 1
         if last or self._refused == PATIENCE:
             raise StorageError(f"{failure} The run stops at step {step}: make room, and go on with resume=auto.")
-        log.warning("%s The run goes on, and saves again in %d steps.", failure, self.every)
+        log.warning("%s The run goes on and saves again.", failure)
 
     def _attempt(self, trainer: Trainer, write: Callable[[], None]) -> str | None:
         """Return, on every rank, why the disk refused what the first one wrote; None if it did not."""
