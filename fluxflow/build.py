@@ -10,13 +10,14 @@ import logging
 import re
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import InstantiationException
+from hydra.errors import InstantiationException, OverrideParseException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -157,9 +158,12 @@ def containers(config: DictConfig, resolve: bool = False) -> dict[str, Any]:
 
 def _swept() -> set[str]:
     """Return the keys that the command line gives several values: these alone tell the jobs of a sweep apart."""
-    overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
-    return {override.key_or_group for override in OverridesParser.create().parse_overrides(overrides)
-            if override.is_sweep_override()}  # fmt: skip
+    parser, swept = OverridesParser.create(), set()
+    for argument in sys.argv[1:]:
+        with suppress(OverrideParseException):  # an option, or what another program than ours was called with
+            override = parser.parse_override(argument)
+            swept |= {override.key_or_group} if override.is_sweep_override() else set()
+    return swept
 
 
 def _objects(node: Any, key: str) -> list[tuple[str, dict[str, Any]]]:

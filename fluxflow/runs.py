@@ -143,7 +143,8 @@ def find_checkpoints(resume: str | Path | None, run_dir: str | Path) -> list[Pat
 
 def newest_run(folders: Iterable[Path]) -> Path | None:
     """Return the one of some folders in which a checkpoint was saved last, None where none has one."""
-    saved = {file.stat().st_mtime_ns: folder for folder in folders for file in find_checkpoints("auto", folder)}
+    kept = [(folder, folder / name) for folder in folders for name in (LAST, BEST)]
+    saved = {file.stat().st_mtime_ns: folder for folder, file in kept if file.is_file()}
     return saved[max(saved)] if saved else None
 
 

@@ -128,5 +128,6 @@ def test_the_best_checkpoint_follows_the_last(tmp_path: Path) -> None:
 
 def test_the_newest_run_is_the_one_that_saved_last(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, age) for name, age in (("z", 30), ("mine", 10), ("2030-01-01_00-00-00", 20))]
+    (tmp_path / "notes.txt").touch()
     assert newest_run(tmp_path.iterdir()) == runs[1]
     assert newest_run([make_run(tmp_path / "empty", checkpoint=False)]) is None

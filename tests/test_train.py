@@ -24,6 +24,7 @@ from fluxflow import commands
 from fluxflow.checkpoint import load_model, load_vae
 from fluxflow.training.callbacks import Progress
 from tests import published
+from tests.test_claims import holder
 
 ROOT = Path(__file__).parents[1]
 SMALLEST = [
@@ -229,6 +230,57 @@ def refusal(command: Command, *overrides: str) -> str:
     assert code not in (None, 0)
     assert sorted(Path().rglob("*/*/*")) == before
     return message
+
+
+def test_what_a_resumed_run_changes_takes_effect_and_is_said(command: Command) -> None:
+    assert command(*VAE, "steps=2", "name=mine") is None
+    assert command(*VAE, "steps=3", "resume=auto", "stage.optimizer.lr=1e-7", "stage.optimizer.betas=[0.5,0.9]") is None
+    run = Path("outputs/vae/mine")
+    groups = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert max(group["initial_lr"] for group in groups) < 1e-7
+    assert {tuple(group["betas"]) for group in groups} == {(0.5, 0.9)}
+    assert "stage.optimizer.lr 0.005 → 1e-07" in (run / "run.log").read_text()
+    message = refusal(command, *VAE, "steps=4", f"resume={run}", "stage.optimizer._target_=torch.optim.Adam")
+    assert "stage.optimizer._target_ is fluxflow.training.relative_adamw there and torch.optim.Adam here" in message
+
+
+def test_a_finished_run_mends_its_model_and_passes_over_a_damaged_checkpoint(command: Command) -> None:
+    run = Path("outputs/vae/mine")
+    assert command(*VAE, "steps=2", "name=mine") is None
+    whole = {path: path.read_bytes() for path in (run / "model").rglob("*.*") if path.is_file()}
+    (run / "model" / "expander" / "model.safetensors").write_bytes(b"torn")
+    assert command(*VAE, "steps=2", "resume=auto") is None
+    assert {path: path.read_bytes() for path in (run / "model").rglob("*.*") if path.is_file()} == whole
+    (run / "model" / "model_index.json").unlink()
+    last = run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-5000])
+    assert command(*VAE, "steps=2", "resume=auto") is None
+    assert f"Passed over: {last.absolute()} is damaged" in (run / "run.log").read_text()
+    assert {path: path.read_bytes() for path in (run / "model").rglob("*.*") if path.is_file()} == whole
+
+
+def test_a_repeated_sweep_goes_on_with_more_steps(command: Command) -> None:
+    assert command("-m", *VAE, "steps=1", "stage.beta=0.1,0.2") is None
+    (sweep,) = Path("outputs/sweeps").iterdir()
+    assert command("-m", *VAE, "steps=2", "val_every=1", "stage.beta=0.1,0.2", "resume=auto") is None
+    assert list(Path("outputs/sweeps").iterdir()) == [sweep]
+    assert [step_of(job) for job in sweep.iterdir()] == [2, 2]
+    assert all(steps_of(job) == [1, 2] for job in sweep.iterdir())
+
+
+def test_a_sweep_over_steps_has_a_folder_for_each(command: Command) -> None:
+    assert command("-m", *VAE, "steps=1,2", "name=lengths") is None
+    assert sorted(step_of(job) for job in Path("outputs/sweeps/lengths").iterdir()) == [1, 2]
+
+
+def test_a_run_that_another_process_works_in_is_refused(command: Command) -> None:
+    process = holder(Path("outputs/vae/mine").absolute())
+    try:
+        for stage in ([*VAE, "name=mine"], [*VAE, "name=mine", "resume=auto"]):
+            assert "Another process works in" in refusal(command, *stage, "steps=1")
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(

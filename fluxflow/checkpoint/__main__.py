@@ -1,7 +1,10 @@
 """Bring published FluxFlow checkpoints in and out: `python -m fluxflow.checkpoint import|export|inspect`."""
 
 import argparse
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fluxflow import signals
@@ -38,26 +41,26 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def take(options: argparse.Namespace) -> None:
     """Run `import`."""
-    _refuse_full(options.out)
     choices = Choices(options.version, options.attn_heads, options.flow_heads, options.max_hw, options.text_model)
     index, components = load_published(options.source, choices)
     _need_vae(components, options.source)
-    save_model(
-        options.out,
-        **components,
-        latent_mean=index.latent_mean,
-        latent_std=index.latent_std,
-        sample_size=index.sample_size,
-    )
+    with _new_folder(options.out):
+        save_model(
+            options.out,
+            **components,
+            latent_mean=index.latent_mean,
+            latent_std=index.latent_std,
+            sample_size=index.sample_size,
+        )
     print(f"Written: {options.out} ({', '.join(components)})")
 
 
 def give(options: argparse.Namespace) -> None:
     """Run `export`."""
-    _refuse_full(options.out)
     index, components = load_model(options.source)
     _need_vae(components, options.source)
-    reader = export_published(index, components, options.out)
+    with _new_folder(options.out):
+        reader = export_published(index, components, options.out)
     print(f"Written: {options.out}, for {reader}")
 
 
@@ -71,6 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         with signals.unwinding():
+            if options.command != "inspect":
+                _refuse_full(options.out)
             {"import": take, "export": give, "inspect": show}[options.command](options)
     except FluxFlowError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -81,6 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _refuse_full(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} is not empty: name a new folder, or remove it first.")
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[None]:
+    """Leave nothing of a folder that could not be written to its end."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def _need_vae(components: dict[str, object], source: str) -> None:
