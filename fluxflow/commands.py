@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
+from hydra._internal import hydra as hydra_internals
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -19,7 +21,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from fluxflow import configuration
+from fluxflow import configuration, trusted
 from fluxflow.build import build, build_training, checked, containers
 from fluxflow.claims import claim, is_first_rank, release
 from fluxflow.errors import ConfigError, FluxFlowError
@@ -31,10 +33,30 @@ DERIVED = ("resume", "name", "run_dir", "output_dir", "trainer", "callbacks", "l
 _failed_jobs: list[str] = []
 
 
+class CheckedLoader(ConfigLoaderImpl):
+    """Hydra's loader of configs; it hands out none with which Hydra would start what is not its own."""
+
+    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+        """As of Hydra, for a run and for each job of a sweep. Raises ConfigError."""
+        config = super().load_configuration(*args, **kwargs)
+        trusted.check_hydra(containers(config.hydra))
+        return config
+
+    def _process_config_searchpath(self, config_name: Any, parsed_overrides: Any, repo: Any) -> None:
+        """Refuse before Hydra reads what a file or an override adds to the search path."""
+        loaded = repo.load_config(config_path=config_name) if config_name else None
+        found = [loaded and OmegaConf.select(loaded.config, "hydra.searchpath")]
+        found += [one.value() for one in parsed_overrides if one.get_key_element() == "hydra.searchpath"]
+        for paths in found:
+            trusted.check_searchpath(list(paths) if paths else paths)
+        super()._process_config_searchpath(config_name, parsed_overrides, repo)
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a Hydra command; a mistake in its options becomes one line on stderr and exit code 1."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing by itself
+    hydra_internals.ConfigLoaderImpl = CheckedLoader  # there is no public place before logging and callbacks
     atexit.register(gc.freeze)  # else Python looks through all that torch has made once more, for seconds
     try:
         main()
