@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 from fluxflow.claims import claim_new
 from fluxflow.data.buckets import Buckets
 from fluxflow.errors import CheckpointError, ConfigError
+from fluxflow.formats import COMPRESSOR
 from fluxflow.runs import INDEX, LAST, current, find_checkpoint, find_model, is_published, newest_run, revision_of
+from fluxflow.schema import check, read_json
 from fluxflow.versions import DEFAULT_VERSION, VERSIONS
 
 DATED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")  # the name of a run to which the user gave none
@@ -133,7 +134,10 @@ def _compressor(model: Path) -> dict[str, Any]:
     path = current(model / "compressor" / "config.json", revision_of(model / INDEX))
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: copy the whole model folder, or train the VAE again.")
-    return {"version": DEFAULT_VERSION} | json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
+    content.pop("_class_name", None)
+    check(content, COMPRESSOR, path)
+    return {"version": DEFAULT_VERSION} | content
 
 
 def _published_compressor(path: str) -> dict[str, Any]:

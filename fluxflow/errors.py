@@ -31,3 +31,9 @@ class TrainingError(FluxFlowError):
 
 class TextEncoderError(FluxFlowError):
     """A text model that cannot be found or reached."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what another library said, in short."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 200 else f"{line[:199]}…"

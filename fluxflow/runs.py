@@ -33,7 +33,7 @@ def revision_of(index: Path) -> str | None:
     """Return the revision that the index of a model names, None where there is none that can be read."""
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     revision = content.get(REVISION) if isinstance(content, dict) else None
     return revision if isinstance(revision, str) else None
@@ -41,8 +41,10 @@ def revision_of(index: Path) -> str | None:
 
 def current(path: Path, revision: str | None) -> Path:
     """Return the file that holds what `path` is in a revision: a killed writer may not have renamed it yet."""
+    if not isinstance(revision, str) or not revision.isalnum():
+        return path
     waiting = pending(path, revision)
-    return waiting if revision and waiting.is_file() else path
+    return waiting if waiting.is_file() else path
 
 
 def pending(path: Path, revision: str | None) -> Path:

@@ -13,8 +13,9 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "green", "blue", "dress
 D, TEXT = 8, 12
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    words = Tokenizer(WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+def tokenizer(numbers: dict[str, int] | None = None) -> PreTrainedTokenizerFast:
+    numbers = numbers or {word: number for number, word in enumerate(WORDS)}
+    words = Tokenizer(WordLevel(numbers, unk_token="[UNK]"))
     words.pre_tokenizer = Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]")
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,10 @@ class ModelIndex:
     vae_hash: str | None
     step: int | None = None
     revision: str | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what a pipeline takes beside the components."""
+        return {"latent_mean": self.latent_mean, "latent_std": self.latent_std, "sample_size": self.sample_size}
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return mean and deviation as tensors, [D + context] each."""

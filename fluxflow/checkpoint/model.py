@@ -11,27 +11,31 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import diffusers
-from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from fluxflow.checkpoint.borrowed import load_scheduler, load_words
 from fluxflow.checkpoint.files import Content, publish, settled, text_content
 from fluxflow.checkpoint.index import ModelIndex, hash_of, statistic
-from fluxflow.checkpoint.networks import digest, is_whole, load_network, network_contents, read_json
+from fluxflow.checkpoint.networks import NETWORKS, digest, is_whole, load_network, network_contents
 from fluxflow.checkpoint.published import Choices, load_published, published_index
+from fluxflow.diffusion.sampler import SCHEDULERS
 from fluxflow.errors import CheckpointError, NotFiniteError
+from fluxflow.formats import INDEX as INDEX_RULE
 from fluxflow.models import BertTextEncoder
 from fluxflow.models.latent_space import LatentSpace
 from fluxflow.runs import INDEX, REVISION, current, find_model, is_published, nearby_models
+from fluxflow.schema import check, read_json
 
-# Component → the class that it must have; None: any tokenizer of transformers.
-COMPONENTS: dict[str, str | None] = {
-    "compressor": "FluxCompressor",
-    "expander": "FluxExpander",
-    "flow_processor": "FluxFlowProcessor",
-    "text_encoder": "BertTextEncoder",
-    "tokenizer": None,
-    "scheduler": "DPMSolverMultistepScheduler",
+# Component → the classes that it may have; none: any tokenizer of transformers.
+COMPONENTS: dict[str, tuple[str, ...]] = {
+    "compressor": ("FluxCompressor",),
+    "expander": ("FluxExpander",),
+    "flow_processor": ("FluxFlowProcessor",),
+    "text_encoder": ("BertTextEncoder",),
+    "tokenizer": (),
+    "scheduler": SCHEDULERS,
 }
 VAE = ("compressor", "expander")
 STEP = "_step"
@@ -47,7 +51,7 @@ def save_model(
     flow_processor: nn.Module | None = None,
     text_encoder: nn.Module | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    scheduler: DPMSolverMultistepScheduler | None = None,
+    scheduler: SchedulerMixin | None = None,
     sample_size: int | Sequence[int] | None = None,
     step: int | None = None,
 ) -> None:
@@ -78,8 +82,9 @@ def save_model(
         "scheduler": scheduler,
     }
     for name, component in components.items():
-        if component is not None and COMPONENTS[name] not in (None, type(component).__name__):
-            raise CheckpointError(f"{name} must be a {COMPONENTS[name]}, not a {type(component).__name__}.")
+        if component is not None and COMPONENTS[name] and type(component).__name__ not in COMPONENTS[name]:
+            wanted = " or ".join(COMPONENTS[name])
+            raise CheckpointError(f"{name} must be a {wanted}, not a {type(component).__name__}.")
     mean, std = statistic(latent_mean), statistic(latent_std)
     _check_finite(components | {"latent_mean": mean, "latent_std": std}, folder)
     index: dict[str, Any] = {"_class_name": "FluxFlowPipeline", "_diffusers_version": diffusers.__version__}
@@ -118,6 +123,7 @@ def read_index(path: str | Path) -> ModelIndex:
     wanted = ("latent_mean", "latent_std", "sample_size", "vae_hash")
     if missing := [key for key in wanted if key not in content]:
         raise CheckpointError(f"{folder / INDEX} lacks {', '.join(missing)}; export the model again.")
+    check(content, INDEX_RULE, folder / INDEX)
     size = content["sample_size"]
     return ModelIndex(
         folder=folder,
@@ -212,9 +218,16 @@ def _component(component: Any) -> tuple[list[str | None], dict[str, Content]]:
 
 
 def _load_components(index: ModelIndex, names: Sequence[str]) -> dict[str, Any]:
-    components = {name: _load_component(name, index.folder, index.revision) for name in names}
+    components: dict[str, Any] = {}
+    for name in names:
+        components[name] = _load_component(name, index, components.get("text_encoder"))
     if "text_encoder" in components:
         components["text_encoder"].tokenizer = components.get("tokenizer")
+    if "compressor" in components:
+        _check_statistics(index, components["compressor"])
+        components["compressor"].latents = index.parameters()
+    if not set(VAE) <= set(names):
+        return components
     found = hash_of(components["compressor"], components["expander"], *index.statistics())
     if found != index.vae_hash:
         raise CheckpointError(
@@ -224,15 +237,19 @@ def _load_components(index: ModelIndex, names: Sequence[str]) -> dict[str, Any]:
     return components
 
 
-def _load_component(name: str, model: Path, revision: str | None) -> Any:
-    folder, expected = model / name, COMPONENTS[name]
+def _check_statistics(index: ModelIndex, compressor: nn.Module) -> None:
+    for name, values in (("latent_mean", index.latent_mean), ("latent_std", index.latent_std)):
+        if len(values) != compressor.packet_channels:
+            raise CheckpointError(
+                f"{index.folder / INDEX}: {name} has {len(values)} values for {compressor.packet_channels} channels."
+            )
+
+
+def _load_component(name: str, index: ModelIndex, encoder: BertTextEncoder | None) -> Any:
+    folder = index.folder / name
     if not folder.is_dir():
-        raise CheckpointError(f"{model / INDEX} names a {name}, but {folder} is missing; copy the whole folder.")
+        raise CheckpointError(f"{index.folder / INDEX} names a {name}, but {folder} is missing; copy the whole folder.")
     if name in ("tokenizer", "scheduler"):
-        reader = AutoTokenizer if name == "tokenizer" else DPMSolverMultistepScheduler
-        with settled(folder, revision) as files:
-            return reader.from_pretrained(files, local_files_only=True)
-    network = load_network(folder, revision)
-    if type(network).__name__ != expected:
-        raise CheckpointError(f"{folder} holds a {type(network).__name__} where a {expected} belongs.")
-    return network
+        with settled(folder, index.revision) as files:
+            return load_words(files, encoder) if name == "tokenizer" else load_scheduler(files)
+    return load_network(folder, NETWORKS[COMPONENTS[name][0]], index.revision)

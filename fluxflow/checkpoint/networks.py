@@ -4,7 +4,6 @@ Only the classes of `NETWORKS` are ever built, from JSON numbers and strings; no
 """
 
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fluxflow.checkpoint.files import Content, publish, text_content
-from fluxflow.errors import CheckpointError
+from fluxflow.errors import CheckpointError, reason
+from fluxflow.formats import CONFIGS
 from fluxflow.models import (
     BertTextEncoder,
     FluxCompressor,
@@ -25,12 +25,14 @@ from fluxflow.models import (
     PatchDiscriminator,
 )
 from fluxflow.runs import REVISION, current
+from fluxflow.schema import check, read_json
 
 NETWORKS: dict[str, type[nn.Module]] = {
     cls.__name__: cls for cls in (FluxCompressor, FluxExpander, FluxFlowProcessor, BertTextEncoder, PatchDiscriminator)
 }
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # Tensors of a class that live in a file of their own, so that what is frozen is written once and not at every export.
 SEPARATE: dict[str, dict[str, str]] = {"BertTextEncoder": {"language_model.": "backbone.safetensors"}}
@@ -67,42 +69,41 @@ def save_network(network: nn.Module, folder: str | Path) -> None:
     publish(Path(folder), files, CONFIG, {"_class_name": type(network).__name__, **_config_of(network)})
 
 
-def load_network(folder: str | Path, revision: str | None = None) -> nn.Module:
-    """Build the network of `folder` and load its weights, strictly; it comes back in eval mode, on the CPU.
+def load_network(folder: str | Path, expected: type[nn.Module] = nn.Module, revision: str | None = None) -> nn.Module:
+    """Build the network of `folder` and load its weights, strictly and in the types that they have there.
 
     Args:
         folder: of the network.
+        expected: its class.
         revision: that of the model of which it is a part; a folder that stands alone names its own.
 
+    Returns:
+        The network in eval mode, on the CPU.
+
     Raises:
-        CheckpointError: a file is missing or damaged, the class is none of `NETWORKS`, or the tensors are not the
-            network's own (missing, superfluous and misshapen ones are named).
+        CheckpointError: a file is missing or damaged, the class is another one or none of `NETWORKS`, the config is
+            out of bounds, or the tensors are not the network's own (missing, superfluous and misshapen ones are named).
     """
     folder = Path(folder)
     config = read_json(current(folder / CONFIG, revision))
     revision = config.pop(REVISION, revision)
     name = config.pop("_class_name", None)
-    if name not in NETWORKS:
+    if not isinstance(name, str) or name not in NETWORKS:
         raise CheckpointError(f"{folder / CONFIG} names the class {name!r}; known are {', '.join(NETWORKS)}.")
-    network = _build(NETWORKS[name], config, folder / CONFIG)
+    if not issubclass(NETWORKS[name], expected):
+        raise CheckpointError(f"{folder} holds a {name} where a {expected.__name__} belongs.")
+    check(config, CONFIGS[name], folder / CONFIG)
     tensors: dict[str, Tensor] = {}
     for file in (WEIGHTS, *SEPARATE.get(name, {}).values()):
         tensors |= read_tensors(current(folder / file, revision))
-    _load_strictly(network, tensors, folder)
-    return network.eval()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in the JSON file `path`."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object of names and values.")
-    return content
+    _check_fit(NETWORKS[name], config, tensors, folder)
+    network = _build(NETWORKS[name], config, folder)
+    for key, tensor in network.state_dict(keep_vars=True).items():  # what is loaded takes on the type that is there
+        tensor.data = tensor.data.to(tensors[key].dtype)
+    network.load_state_dict(tensors)
+    if isinstance(network.eval(), BertTextEncoder):
+        _try(network, folder)
+    return network
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -182,18 +183,6 @@ def _digest_of_weights(path: Path, expected: str | None = None) -> str | None:
         return None
 
 
-def _build(cls: type[nn.Module], config: dict[str, Any], path: Path) -> nn.Module:
-    parameters = inspect.signature(cls).parameters
-    unknown = sorted(set(config) - set(parameters))
-    missing = sorted(
-        name for name, p in parameters.items() if p.default is inspect.Parameter.empty and name not in config
-    )
-    if unknown or missing:
-        what = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
-        raise CheckpointError(f"{path} does not describe a {cls.__name__}: it {' and '.join(what)}.")
-    return cls(**config)
-
-
 def faults_between(
     there: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]], named: Callable[[str], str] = str
 ) -> str:
@@ -215,11 +204,34 @@ def faults_between(
     return "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
 
 
-def _load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    there, wanted = ({key: t.shape for key, t in state.items()} for state in (tensors, network.state_dict()))
-    if faults := faults_between(there, wanted):
+def _build(cls: type[nn.Module], config: dict[str, Any], folder: Path) -> nn.Module:
+    try:
+        return cls(**config)
+    except Exception as error:  # whatever a constructor, or transformers, makes of a stranger's sizes
+        raise CheckpointError(f"{folder / CONFIG} does not describe a {cls.__name__} ({reason(error)}).") from error
+
+
+def _try(encoder: BertTextEncoder, folder: Path) -> None:
+    """Refuse a language model that computes nothing: only the weights say which sizes transformers believed."""
+    try:
+        numbers = encoder.features(torch.zeros(1, 2, dtype=torch.long)).isfinite().all()
+        fault = None if numbers else "it gives no numbers"
+    except Exception as error:  # as above
+        fault = reason(error)
+    if fault:
+        raise CheckpointError(f"{folder / CONFIG} describes a language model that cannot be used ({fault}).")
+
+
+def _check_fit(cls: type[nn.Module], config: dict[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse a config that the tensors do not fit, before any memory is taken for it."""
+    with torch.device("meta"):
+        wanted = _build(cls, config, folder).state_dict()
+    shapes = ({key: tensor.shape for key, tensor in state.items()} for state in (tensors, wanted))
+    if faults := faults_between(*shapes):
         raise CheckpointError(f"The tensors in {folder} are not those of its {CONFIG} ({faults}).")
-    network.load_state_dict(tensors)
+    for key, tensor in tensors.items():
+        if tensor.dtype != wanted[key].dtype and not {tensor.dtype, wanted[key].dtype} <= set(FLOATS):
+            raise CheckpointError(f"The tensors in {folder} are not those of its {CONFIG} ({key} is {tensor.dtype}).")
 
 
 def _some(names: list[str], limit: int = 4) -> str:

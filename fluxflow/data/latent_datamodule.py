@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import ConfigError, DataError
 from .datamodule import DataModule
 from .folder import FolderReader
-from .latents import LatentReader, LatentTransform, changed
+from .latents import KEY, LatentReader, LatentTransform, changed
 from .locations import is_remote
 from .records import Reader
 from .shards import ShardReader
@@ -115,17 +115,25 @@ def _absolute(where: Any) -> Any:
     return str(where) if is_remote(str(where)) else str(Path(where).expanduser().absolute())
 
 
+def _source(location: Mapping[str, Any], reader: LatentReader) -> Reader:
+    """The reader that a cache wrote down."""
+    try:
+        return PICTURES[location["reader"]](**location["arguments"])
+    except (TypeError, ValueError, ConfigError) as error:
+        raise DataError(f"{reader.path / KEY}: locations describe no source of pictures ({error}).") from error
+
+
 def _check_source(reader: LatentReader) -> None:
     """Refuse a cache whose source has changed since; one that is gone or remote is taken at its word."""
     for part, there in reader.key["locations"].items():
-        where = next(iter(there["arguments"].values()))
+        where = next(iter(there["arguments"].values()), "")
         if any(is_remote(one) for one in ([where] if isinstance(where, str) else where)):
             continue
-        source: Reader = PICTURES[there["reader"]](**there["arguments"])
+        source = _source(there, reader)
         try:
             source.open()
         except DataError as error:
             log.info("The pictures of %s are out of reach: it is used as it is (%s)", reader.path, error)
             continue
-        if source.fingerprint() != reader.key["source"][part]:
+        if source.fingerprint() != reader.key["source"].get(part):
             raise DataError(f"{source} has changed since {reader.path} was encoded from it: encode it again.")

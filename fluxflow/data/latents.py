@@ -25,6 +25,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from fluxflow.formats import CACHE_INDEX, CACHE_KEY, CACHE_SAMPLES
+from fluxflow.schema import check, fields, read_json
+
 from ..errors import ConfigError, DataError
 from ..files import replacing
 from .captions import CaptionRule
@@ -112,8 +115,22 @@ class LatentPiece:
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise DataError(f"{path} is no shard of a cache, or damaged ({error}): remove it and repeat the command "
                             "that encoded it.") from error  # fmt: skip
+        check({"samples": entries}, fields({"samples": CACHE_SAMPLES}), path, DataError)
         self._entries = [_Entry(**entry) for entry in entries]
+        self._check_rows()
         self._no_text = self._file.get_tensor("no_text")
+
+    def _check_rows(self) -> None:
+        """Refuse samples that point outside the tensors."""
+        shapes = {name: self._file.get_slice(name).get_shape() for name in self._file.keys()}  # noqa: SIM118
+        texts, no_text = shapes.get("text", [0]), shapes.get("no_text", [])
+        for entry in self._entries:
+            last = max(entry.row, -1 if entry.mirrored is None else entry.mirrored)
+            maps = [shapes.get(f"{name}.{entry.latent}", [0]) for name in ("mean", "logvar")]
+            fits = all(last < shape[0] and "x".join(map(str, shape[2:])) == entry.latent for shape in maps)
+            if not fits or entry.text + len(entry.captions) > texts[0] or no_text != texts[1:]:
+                raise DataError(f"{self.path}: sample {entry.key!r} does not fit the tensors: remove the file and "
+                                "repeat the command that encoded it.")  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -166,7 +183,7 @@ class LatentReader:
         self.key = read_key(part.parent)
         if not (part / INDEX).is_file():
             raise DataError(f"{part} is not encoded to its end: repeat the command that began it, with its name=.")
-        self._shards = json.loads((part / INDEX).read_text())["shards"]
+        self._shards = read_json(part / INDEX, CACHE_INDEX, DataError)["shards"]
         for shard in self._shards:
             path = part / shard["name"]
             size = path.stat().st_size if path.is_file() else None
@@ -211,10 +228,11 @@ def read_key(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"There is no cache of latents in {folder}: data.train= names a folder that "
                         "python train.py stage=encode wrote.")  # fmt: skip
-    key = json.loads(path.read_text())
-    if key["format"] != FORMAT:
-        raise DataError(f"{folder} was encoded by another version of FluxFlow (format {key['format']}, not {FORMAT}): "
-                        "encode again.")  # fmt: skip
+    key = read_json(path, error=DataError)
+    if key.get("format") != FORMAT:
+        raise DataError(f"{folder} was encoded by another version of FluxFlow (format {key.get('format')!r:.20}, not "
+                        f"{FORMAT}): encode again.")  # fmt: skip
+    check(key, CACHE_KEY, path, DataError)
     return key
 
 

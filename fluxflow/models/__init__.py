@@ -8,6 +8,7 @@ from fluxflow.models.discriminators import PatchDiscriminator
 from fluxflow.models.encoders import BertTextEncoder
 from fluxflow.models.flow import FluxFlowProcessor
 from fluxflow.models.latent_space import LatentSpace
+from fluxflow.models.network import Network
 from fluxflow.models.pipeline import FluxPipeline
 from fluxflow.models.vae import FluxCompressor, FluxExpander
 
@@ -27,6 +28,7 @@ __all__ = [
     "FluxPipeline",
     "GatedContextInjection",
     "LatentSpace",
+    "Network",
     "PatchDiscriminator",
     "TrainableBezier",
 ]

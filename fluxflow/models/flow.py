@@ -22,7 +22,8 @@ from fluxflow.models.activations import (
 from fluxflow.models.attention import CrossAttention, SelfAttention
 from fluxflow.models.conditioning import ContextAttentionMixer, GatedContextInjection, init_xavier
 from fluxflow.models.layouts import LAYOUTS, Film
-from fluxflow.models.norms import LayerNorm
+from fluxflow.models.network import Network
+from fluxflow.models.norms import LayerNorm, autocasts
 from fluxflow.models.packet import add_coordinates, latent_size_of, to_map
 from fluxflow.versions import DEFAULT_VERSION, version_of
 
@@ -140,7 +141,7 @@ class FlowBlock(nn.Module):
         return gamma, beta
 
 
-class FluxFlowProcessor(nn.Module):
+class FluxFlowProcessor(Network):
     """Velocity network over latent packets.
 
     Args:
@@ -234,7 +235,8 @@ class FluxFlowProcessor(nn.Module):
         """
         latent_size = latent_size or latent_size_of(packed, self.max_hw)
         code = self.layout.code(*latent_size, self.config["d_model"], packed.device)
-        x = self.vae_to_dmodel(packed[:, :-1]) + code  # [B, T, D]
+        x = self.vae_to_dmodel(packed[:, :-1])
+        x = x + (code if autocasts(x) else code.to(x.dtype))  # [B, T, D]
         context, _ = self.ctx_mixer(x[:, : self.ctx_tokens])  # [B, D]
         time = self.time_embed(self.layout.row(timesteps * (TIMES - 1)).long())
         text = self.text_proj(text_embeddings + time)[:, None]  # [B, 1, D]

@@ -81,6 +81,7 @@ class LatentSpace(nn.Module):
         """
         h, w = latent_size = latent_size or latent_size_of(packed, self.max_hw)
         tokens = torch.cat([packed[:, :-1] * self.std + self.mean, packed[:, -1:]], dim=1)
+        tokens = tokens.to(self.expander.device, self.expander.dtype)
         if tile is None and h * w * self.downscale**2 > LARGEST and not torch.is_grad_enabled():
             tile = SIDE
         if tile is not None and tile < max(h, w) * self.downscale:

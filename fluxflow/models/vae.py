@@ -23,6 +23,7 @@ from fluxflow.models.activations import (
     inverse_silu,
 )
 from fluxflow.models.conditioning import SPADE, ContextAttentionMixer
+from fluxflow.models.network import Network
 from fluxflow.models.norms import GroupNorm, LayerNorm
 from fluxflow.models.packet import add_coordinates, latent_size_of, pack, position_code, to_map, to_tokens
 from fluxflow.versions import DEFAULT_VERSION, Version, version_of
@@ -95,7 +96,7 @@ class TokenAttention(nn.Module):
         return x + self.ff(self.norm2(x))
 
 
-class FluxCompressor(nn.Module):
+class FluxCompressor(Network):
     """Variational encoder: an image becomes a Gaussian over latent maps, and a sample of it the latent packet.
 
     Args:
@@ -134,6 +135,7 @@ class FluxCompressor(nn.Module):
             "version": version,
         }
         self.max_hw, self.checkpointing = max_hw, checkpointing
+        self.latents: dict = {}  # of a model in use: latent_mean, latent_std and sample_size, for other pipelines
         kind = version_of(version)
         self.packet_channels = d_model + kind.context_channels
         channels = torch.linspace(in_channels + 2, max(d_model, 8), downscales + 1, device="cpu").round().int().tolist()
@@ -231,7 +233,7 @@ class UpsampleBlock(nn.Module):
         return self.conv1(modulated) + 0.1 * F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-class FluxExpander(nn.Module):
+class FluxExpander(Network):
     """Decoder: draws the image of a latent packet.
 
     Args:

@@ -187,6 +187,8 @@ class LatentEncoder:
         self._encode(fabric, todo, Loader(stream, workers, tally))
         fabric.barrier()
         if fabric.is_global_zero:
+            if sentence := self.text_encoder.cuts():
+                log.warning(sentence)
             for part in readers:
                 self._write_index(part, [unit for unit in units if unit.part == part])
 

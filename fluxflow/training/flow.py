@@ -1,5 +1,6 @@
 """Stage 2: the flow over the latent tokens of a frozen VAE, conditioned on text."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,6 +22,8 @@ from fluxflow.training.images import to_signed
 from fluxflow.training.optimizers import keep_options, scale_rate
 from fluxflow.training.randomness import step_generator
 from fluxflow.training.schedules import CosineSchedule, set_learning_rate
+
+log = logging.getLogger(__name__)
 
 MakeOptimizer = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 TimeSampling = Callable[[int, torch.Generator], Tensor]
@@ -204,6 +207,10 @@ class FlowLitModule(LightningModule):
         self.check_finite(self.global_step, {"flow": self._last_loss}, {"flow": norm})
         if (self.global_step + 1) % self.log_every == 0:
             self.log_dict({"train/grad_norm": norm, "train/lr": rate, "step": float(self.global_step + 1)})
+
+    def on_train_end(self) -> None:
+        if self.global_rank == 0 and (sentence := self.text_encoder.cuts()):
+            log.warning(sentence)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         state = super().state_dict(*args, **kwargs)

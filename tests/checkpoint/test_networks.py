@@ -87,7 +87,7 @@ def test_only_known_classes_are_built(expander: FluxExpander, tmp_path: Path) ->
 
 def test_foreign_arguments(expander: FluxExpander, tmp_path: Path) -> None:
     change_config(tmp_path, colour="red")
-    with pytest.raises(CheckpointError, match="does not describe a FluxExpander: it has unknown colour"):
+    with pytest.raises(CheckpointError, match="colour is unknown; known are d_model"):
         load_network(tmp_path)
 
 

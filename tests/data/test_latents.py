@@ -1,11 +1,14 @@
 """The latent cache as a source: what is written is read, draws are those of pictures, and stale caches are refused."""
 
 import itertools
+import json
 import random
 
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from fluxflow.data import DataModule, LatentDataModule
 from fluxflow.data.buckets import Buckets
@@ -15,7 +18,8 @@ from fluxflow.data.latents import LatentPiece, LatentReader, LatentTransform, re
 from fluxflow.data.records import Record
 from fluxflow.data.shards import ShardReader
 from fluxflow.data.transforms import Transform
-from fluxflow.errors import ConfigError, DataError
+from fluxflow.errors import ConfigError, DataError, FluxFlowError
+from tests import nonsense
 from tests.data.conftest import encoded, latents
 
 
@@ -173,3 +177,44 @@ def test_the_state_of_a_run_knows_that_it_trains_from_latents(make_cache):
     data = module(make_cache(9))
     assert "latents, flip 0.5, random caption" in data._identity()["settings"]["transform"]
     assert isinstance(data, DataModule)
+
+
+def batches(cache) -> list:
+    data = module(cache, flip=0.5)
+    data.check_networks("v" * 64, "t" * 64)
+    return list(itertools.islice(data.train_dataloader(), 3)) + list(data.val_dataloader())
+
+
+@pytest.mark.parametrize("file", ["key.json", "train/index.json"])
+def test_nonsense_in_a_cache_is_refused_or_does_not_matter(make_cache, file):
+    cache, failures = make_cache(3, 2), []
+    there = {"reader": "FolderReader", "arguments": {"root": "nowhere"}}
+    write_key(cache, read_key(cache) | {"source": {"train": "sha"}, "locations": {"train": there}})
+    for name, content in nonsense.spoiled(json.loads((cache / file).read_text())):
+        nonsense.write(cache / file, content)
+        try:
+            batches(cache)
+        except FluxFlowError:
+            continue
+        except Exception as error:
+            failures.append(f"{name}: {type(error).__name__} {error}")
+    assert not failures, "\n".join(failures)
+
+
+def test_nonsense_about_the_samples_of_a_shard_is_refused_or_does_not_matter(tmp_path):
+    path, failures = tmp_path / "a.safetensors", []
+    write_shard(path, [latents(n) for n in (3, 4)])
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        samples = json.loads(file.metadata()["samples"])
+    for name, content in nonsense.spoiled({"samples": samples}):
+        save_file(tensors, path, metadata={"samples": json.dumps(content.get("samples"))})
+        try:
+            piece = LatentPiece(path)
+            for index in range(len(piece.keys)):
+                LatentTransform(0.5)(piece.load(index), (8, 8), random.Random(0))
+        except DataError:
+            continue
+        except Exception as error:
+            failures.append(f"{name}: {type(error).__name__} {error}")
+    assert not failures, "\n".join(failures)

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Roberta
 
 from fluxflow.errors import TextEncoderError
 from fluxflow.models.encoders import BertTextEncoder
+from tests import nonsense
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [*SPECIAL, "a", "red", "blue", "long", "short", "shirt", "dress", "with", "sleeves"]
@@ -115,8 +117,13 @@ def alone_features(encoder, caption: str) -> torch.Tensor:
     return encoder.features(tokens["input_ids"], tokens["attention_mask"])[0]
 
 
-def test_long_captions_are_cut(encoder):
-    assert encoder.encode(["red " * 100]).shape == (1, 7)
+def test_long_captions_are_cut_and_counted(encoder):
+    fits, long = "red " * 14, "red " * 14 + "blue dress"  # sixteen tokens with their marks
+    assert torch.equal(*encoder.encode([fits, long]))
+    assert encoder.beyond(fits) == ""
+    assert encoder.beyond(long) == "blue dress"
+    assert encoder.encode(["a", long, long + "es"]).shape == (3, 7)
+    assert encoder.cuts() == "2 captions were longer than 16 tokens, of which the rest does not count."
 
 
 def test_long_captions_are_cut_to_what_the_tokenizer_knows(encoder, tmp_path):
@@ -165,3 +172,43 @@ def test_packaged_sentence_encoder_tells_meanings_apart():
     features = F.normalize(encoder.features(tokens["input_ids"], tokens["attention_mask"]), dim=-1)
     similarity = features @ features.T
     assert similarity[0, 1] > similarity[0, 2] + 0.2
+
+
+CODE = "import pathlib\npathlib.Path({marker!r}).touch()\n\n\nclass Theirs:\n    pass\n"
+
+
+def with_code(folder: Path, copy: Path, file: str, name: str) -> Path:
+    """A copy of a model that brings a class of its own, which says when it is imported."""
+    shutil.copytree(folder, copy)
+    (copy / "theirs.py").write_text(CODE.format(marker=str(copy / "fired")))
+    settings = json.loads((copy / file).read_text())
+    (copy / file).write_text(json.dumps(settings | {"auto_map": {name: "theirs.Theirs"}}))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("config.json", "AutoModel"), ("config.json", "AutoConfig"), ("tokenizer_config.json", "AutoTokenizer")],
+)
+def test_code_of_a_model_is_never_run_nor_asked_for(folder, tmp_path, monkeypatch, file, name):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    theirs = with_code(folder, tmp_path / "theirs", file, name)
+    with pytest.raises(TextEncoderError, match=f"{file}: auto_map names code that comes with the model"):
+        BertTextEncoder(7, str(theirs))
+    assert not (theirs / "fired").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "tokenizer.json"])
+def test_nonsense_in_a_text_model_is_one_sentence(folder, tmp_path, file):
+    shutil.copytree(folder, tmp_path / "model")
+    failures = []
+    for name, content in nonsense.spoiled(json.loads((folder / file).read_text())):
+        nonsense.write(tmp_path / "model" / file, content)
+        try:
+            BertTextEncoder(7, str(tmp_path / "model")).encode(["a red shirt"])
+        except TextEncoderError:
+            continue
+        except Exception as error:
+            failures.append(f"{name}: {type(error).__name__} {str(error)[:100]}")
+    assert not failures, "\n".join(failures)

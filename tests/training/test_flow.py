@@ -207,3 +207,12 @@ def test_one_step_in_bfloat16() -> None:
     assert all(tensor.isfinite().all() for tensor in after.values())
     assert all(tensor.dtype == torch.float32 for tensor in after.values())
     assert sum(not torch.equal(after[name], before[name]) for name in after) > len(after) / 2
+
+
+def test_captions_that_are_cut_are_counted_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    module = stages.flow()
+    module.text_encoder.tokenizer.model_max_length = 3  # with the marks of beginning and end one word
+    stages.fit(module, steps=2)
+    assert [record.getMessage() for record in caplog.records if "longer than" in record.getMessage()] == [
+        "3 captions were longer than 3 tokens, of which the rest does not count."
+    ]

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from fluxflow.checkpoint.index import ModelIndex
 from fluxflow.checkpoint.model import read_index
-from fluxflow.checkpoint.networks import CONFIG, read_json
+from fluxflow.checkpoint.networks import CONFIG
 from fluxflow.checkpoint.published.sizes import Choices, arguments, version_name
 from fluxflow.checkpoint.published.source import Entry, Source, open_source
 from fluxflow.runs import current, is_published
+from fluxflow.schema import read_json
 
 TRAINING_STATE = "training_state.json"  # of fluxflow-training, beside the weights
 

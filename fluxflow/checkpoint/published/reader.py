@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer
 
 from fluxflow.checkpoint.index import ModelIndex
 from fluxflow.checkpoint.networks import NETWORKS, faults_between
@@ -15,7 +14,7 @@ from fluxflow.checkpoint.published.sizes import Choices, arguments
 from fluxflow.checkpoint.published.source import Source, open_source
 from fluxflow.diffusion.sampler import make_scheduler
 from fluxflow.errors import CheckpointError, TextEncoderError
-from fluxflow.models.encoders import BertTextEncoder, locate
+from fluxflow.models.encoders import BertTextEncoder, load_tokenizer, locate
 from fluxflow.versions import VERSIONS
 
 CLASSES = {
@@ -103,13 +102,13 @@ def _text_encoder(source: Source, options: dict[str, Any], text_model: str | Non
     """Return the text encoder and its tokenizer, which published checkpoints leave out."""
     try:
         folder = locate(text_model or TEXT_MODEL, download=False)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = load_tokenizer(folder)
         weights: dict[str, Any] = {} if "backbone" in options else {"pretrain_model": folder}
         encoder = BertTextEncoder(**options, **weights)
-    except (TextEncoderError, OSError, ValueError) as error:
+    except TextEncoderError as error:
         raise CheckpointError(
-            f"{source.path} leaves out the tokenizer of its text encoder, and {text_model or TEXT_MODEL} is not here: "
-            f"give its folder (--text-model, text_model=), or fetch it once: hf download {TEXT_MODEL}."
+            f"{source.path} leaves out the tokenizer of its text encoder, and {text_model or TEXT_MODEL} cannot be "
+            f"used ({error}): give its folder (--text-model, text_model=), or fetch it once: hf download {TEXT_MODEL}."
         ) from error
     # The projection alone where the checkpoint leaves out the language model too.
     read = nn.ModuleDict({"output_layer": encoder.output_layer}) if weights else encoder

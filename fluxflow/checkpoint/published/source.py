@@ -8,10 +8,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fluxflow.checkpoint.networks import read_json
 from fluxflow.checkpoint.training import read_checkpoint
 from fluxflow.errors import CheckpointError
+from fluxflow.formats import PUBLISHED
 from fluxflow.runs import PICKLES, PUBLISHED_WEIGHTS, enclosing
+from fluxflow.schema import read_json
 
 COMPONENTS = ("compressor", "expander", "flow_processor", "text_encoder")
 TEXT_ENCODER, METADATA = "text_encoder.safetensors", "model_metadata.json"
@@ -79,7 +80,7 @@ def open_source(path: str | Path) -> Source:
                 part = tensors.get_slice(key)
                 components[component][name] = Entry(file, key, tuple(part.get_shape()), part.get_dtype())
     beside = (path if path.is_dir() else path.parent) / METADATA
-    metadata = read_json(beside) if beside.is_file() else {}
+    metadata = read_json(beside, PUBLISHED) if beside.is_file() else {}
     ordered = {name: components[name] for name in COMPONENTS if name in components}
     return Source(path, files, ordered, metadata, header)
 
