@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import InstantiationException, OverrideParseException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -160,7 +160,7 @@ def _swept() -> set[str]:
     """Return the keys that the command line gives several values: these alone tell the jobs of a sweep apart."""
     parser, swept = OverridesParser.create(), set()
     for argument in sys.argv[1:]:
-        with suppress(OverrideParseException):  # an option, or what another program than ours was called with
+        with suppress(HydraException):  # an option, or what another program than ours was called with
             override = parser.parse_override(argument)
             swept |= {override.key_or_group} if override.is_sweep_override() else set()
     return swept

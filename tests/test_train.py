@@ -264,13 +264,15 @@ def test_a_repeated_sweep_goes_on_with_more_steps(command: Command) -> None:
     (sweep,) = Path("outputs/sweeps").iterdir()
     assert command("-m", *VAE, "steps=2", "val_every=1", "stage.beta=0.1,0.2", "resume=auto") is None
     assert list(Path("outputs/sweeps").iterdir()) == [sweep]
-    assert [step_of(job) for job in sweep.iterdir()] == [2, 2]
-    assert all(steps_of(job) == [1, 2] for job in sweep.iterdir())
+    jobs = [last.parents[1] for last in sweep.glob("*/checkpoints/last.ckpt")]
+    assert [step_of(job) for job in jobs] == [2, 2]
+    assert all(steps_of(job) == [1, 2] for job in jobs)
 
 
 def test_a_sweep_over_steps_has_a_folder_for_each(command: Command) -> None:
     assert command("-m", *VAE, "steps=1,2", "name=lengths") is None
-    assert sorted(step_of(job) for job in Path("outputs/sweeps/lengths").iterdir()) == [1, 2]
+    jobs = [last.parents[1] for last in Path("outputs/sweeps/lengths").glob("*/checkpoints/last.ckpt")]
+    assert sorted(step_of(job) for job in jobs) == [1, 2]
 
 
 def test_a_run_that_another_process_works_in_is_refused(command: Command) -> None:
