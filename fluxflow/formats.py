@@ -3,12 +3,14 @@
 import re
 from typing import Any
 
+from fluxflow.runs import REVISION, REVISION_DIGITS
 from fluxflow.schema import SHA256, Misfit, Rule, anything, fields, flag, items, like, nullable, number, text, whole
 from fluxflow.versions import VERSIONS
 
 WIDTH, DEPTH, HALVINGS = whole(1, 2**14), whole(0, 256), whole(1, 10)
 MAX_HW, SIDE = whole(1, 2**20), whole(1, 2**16)
 VERSION = text(*VERSIONS)
+REVISION_RULE = like(REVISION_DIGITS, "16 digits")
 # Of a text model's configuration: what has transformers fetch or import code.
 FOREIGN_CODE = ("auto_map", "quantization_config", "attn_implementation", "_attn_implementation")
 
@@ -95,9 +97,11 @@ INDEX = fields(
         "latent_std": items(number(1e-12, 1e6), 1, 2**15),
         "sample_size": nullable(items(SIDE, 2, 2)),
         "vae_hash": SHA256,
+        REVISION: REVISION_RULE,
+        "_step": whole(0, 2**62),
         **dict.fromkeys(("compressor", "expander", "flow_processor", "text_encoder", "tokenizer", "scheduler"), _ENTRY),
     },
-    optional=("compressor", "expander", "flow_processor", "text_encoder", "tokenizer", "scheduler"),
+    optional=("compressor", "expander", "flow_processor", "text_encoder", "tokenizer", "scheduler", REVISION, "_step"),
     others=anything(2**31),
 )
 

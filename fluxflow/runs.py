@@ -4,6 +4,7 @@ Without torch, so that commands can name their run folder, or refuse one, at onc
 """
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fluxflow.errors import CheckpointError
 
 INDEX = "model_index.json"
 REVISION, PENDING = "_revision", ".pending"  # see fluxflow.checkpoint.files
+REVISION_DIGITS = re.compile(r"[0-9a-f]{16}")
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = LAST.with_name("best.ckpt")
 PUBLISHED_WEIGHTS = ("flxflow_final.safetensors", "model.safetensors")  # of the published package: the first counts
@@ -36,7 +38,7 @@ def revision_of(index: Path) -> str | None:
     except (OSError, ValueError, RecursionError):
         return None
     revision = content.get(REVISION) if isinstance(content, dict) else None
-    return revision if isinstance(revision, str) else None
+    return revision if isinstance(revision, str) and REVISION_DIGITS.fullmatch(revision) else None
 
 
 def current(path: Path, revision: str | None) -> Path:

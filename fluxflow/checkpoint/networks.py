@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fluxflow.checkpoint.files import Content, publish, text_content
 from fluxflow.errors import CheckpointError, reason
-from fluxflow.formats import CONFIGS
+from fluxflow.formats import CONFIGS, REVISION_RULE
 from fluxflow.models import (
     BertTextEncoder,
     FluxCompressor,
@@ -86,7 +86,9 @@ def load_network(folder: str | Path, expected: type[nn.Module] = nn.Module, revi
     """
     folder = Path(folder)
     config = read_json(current(folder / CONFIG, revision))
-    revision = config.pop(REVISION, revision)
+    if REVISION in config:
+        check(config[REVISION], REVISION_RULE, folder / CONFIG)
+        revision = config.pop(REVISION)
     name = config.pop("_class_name", None)
     if not isinstance(name, str) or name not in NETWORKS:
         raise CheckpointError(f"{folder / CONFIG} names the class {name!r}; known are {', '.join(NETWORKS)}.")

@@ -16,11 +16,10 @@ from fluxflow.errors import StorageError
 from tests import pipelines
 
 
-def save(folder: Path, seed: int, words: str = "a") -> None:
-    """A whole model; `words` changes its tokenizer, `seed` its weights."""
+def save(folder: Path, seed: int, longest: int = 64) -> None:
+    """A whole model; `longest` is the most tokens of its tokenizer, `seed` changes its weights."""
     parts = pipelines.pipeline(seed).components
-    if words != "a":
-        parts["text_encoder"].tokenizer.add_tokens([words])
+    parts["text_encoder"].tokenizer.model_max_length = longest
     save_model(folder, **parts, latent_mean=[0.5] * pipelines.D, latent_std=[1.0] * pipelines.D, step=seed)
 
 
@@ -29,10 +28,10 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def identity(folder: Path) -> tuple[int | None, float, int]:
-    """What a reader meets: the step, a weight of the flow, the number of words."""
+    """What a reader meets: the step, a weight of the flow, the most tokens."""
     index, parts = load_model(folder)
     check_vae(str(folder), parts["compressor"].config | {"vae_dim": pipelines.D})
-    return index.step, next(parts["flow_processor"].parameters()).flatten()[0].item(), len(parts["tokenizer"])
+    return index.step, next(parts["flow_processor"].parameters()).flatten()[0].item(), parts["tokenizer"].model_max_length
 
 
 class Killed(BaseException):
@@ -59,7 +58,7 @@ def killed_at(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int
 
 def test_a_killed_writer_leaves_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "old", 1)
-    save(tmp_path / "new", 2, words="purple")
+    save(tmp_path / "new", 2, longest=32)
     old, new = identity(tmp_path / "old"), identity(tmp_path / "new")
     assert old != new
     met = []
@@ -68,10 +67,10 @@ def test_a_killed_writer_leaves_one_model(tmp_path: Path, monkeypatch: pytest.Mo
         shutil.copytree(tmp_path / "old", tmp_path / "model")
         try:
             with killed_at(number, monkeypatch):
-                save(tmp_path / "model", 2, words="purple")
+                save(tmp_path / "model", 2, longest=32)
         except Killed:
             met.append(identity(tmp_path / "model"))
-            save(tmp_path / "model", 2, words="purple")
+            save(tmp_path / "model", 2, longest=32)
         else:
             break
         finally:
