@@ -31,7 +31,11 @@ def identity(folder: Path) -> tuple[int | None, float, int]:
     """What a reader meets: the step, a weight of the flow, the most tokens."""
     index, parts = load_model(folder)
     check_vae(str(folder), parts["compressor"].config | {"vae_dim": pipelines.D})
-    return index.step, next(parts["flow_processor"].parameters()).flatten()[0].item(), parts["tokenizer"].model_max_length
+    return (
+        index.step,
+        next(parts["flow_processor"].parameters()).flatten()[0].item(),
+        parts["tokenizer"].model_max_length,
+    )
 
 
 class Killed(BaseException):

@@ -98,12 +98,14 @@ def interrupted(source: Path, out: Path, prepare, monkeypatch, after: int) -> No
         nonlocal count
         count += 1
         if count > after:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGTERM)
         put(path, content)
 
     with monkeypatch.context() as patch:
         patch.setattr("fluxflow.data.prepare.work.put", stop)
-        assert prepare(source, out, "--shard-samples", "3") == 130
+        with pytest.raises(SystemExit) as stopped:
+            prepare(source, out, "--shard-samples", "3")
+    assert stopped.value.code == 128 + signal.SIGTERM
 
 
 def test_finished_shards_are_kept_and_the_half_written_made_again(make_folder, tmp_path, prepare, monkeypatch, files):
