@@ -4,8 +4,6 @@ torch and Lightning are imported inside functions, so that `--help`, `--cfg job`
 `python -m fluxflow.build sizes model=default` prints the number of parameters of each network.
 """
 
-import functools
-import inspect
 import logging
 import re
 import sys
@@ -18,32 +16,32 @@ from typing import TYPE_CHECKING, Any
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from fluxflow import configuration
-from fluxflow.errors import ConfigError
+from fluxflow import configuration, folders
+from fluxflow.errors import ConfigError, FluxFlowError
+from fluxflow.objects import CONFIGS, check_objects
+from fluxflow.values import check_bounds, shorten
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule, LightningModule, Trainer
 
     from fluxflow.training.callbacks import Interruption
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-OPTIMIZER = re.compile(r"torch\.optim\.[A-Z]\w*")
 LIGHTNING_CHATTER = (
     ".*LeafSpec.*deprecated",
     ".*in eval mode at the start",
     ".*infer the `batch_size`",
     ".*not resumable",
 )
-USER_MISTAKES = (TypeError, ValueError, ImportError)
-
 OmegaConf.register_new_resolver("multiply", lambda a, b: a * b)
 OmegaConf.register_new_resolver("power", lambda a, b: a**b)
-OmegaConf.register_new_resolver("run_folder", configuration.run_folder)
-OmegaConf.register_new_resolver("sweep_folder", configuration.sweep_folder)
-OmegaConf.register_new_resolver("job_folder", configuration.job_folder)
+OmegaConf.register_new_resolver("run_folder", folders.run_folder)
+OmegaConf.register_new_resolver("sweep_folder", folders.sweep_folder)
+OmegaConf.register_new_resolver("run_name", folders.run_name)
+OmegaConf.register_new_resolver("output_folder", folders.output_folder)
+OmegaConf.register_new_resolver("job_folder", folders.job_folder)
 OmegaConf.register_new_resolver("apart_from_swept", lambda keys: [key for key in keys if key not in _swept()])
 
 
@@ -68,10 +66,16 @@ def checked(config: DictConfig, reference: DictConfig) -> dict[str, Any]:
         ConfigError: a key, a value or a combination that cannot work.
         CheckpointError: `config.vae` holds no VAE.
     """
-    configuration.check_keys(containers(config), containers(reference))
-    configuration.check_ranges(containers(config))
+    raw, keys = containers(config), containers(reference)
+    configuration.check_keys(raw, keys)
+    check_bounds(raw)  # before interpolations compute with them
     plain = resolved(config)
+    configuration.check_keys(plain, keys)
+    configuration.check_choices(plain)
     configuration.check_combinations(plain)
+    check_objects(plain)
+    check_bounds(plain)
+    configuration.check_sizes(plain)
     return plain
 
 
@@ -79,23 +83,29 @@ def build_training(config: DictConfig) -> Training:
     """Build the module, the data and the trainer of a checked config."""
     import torch
 
+    from fluxflow.training import rehearsal
     from fluxflow.training.callbacks import Interruption, RunRecord
     from fluxflow.training.compilation import compile_networks
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in LIGHTNING_CHATTER:
         warnings.filterwarnings("ignore", message)
+    networks = {name: node for name, node in config.stage.items() if _is_network(node)}
+    networks.pop("discriminator", None)  # seconds on shapes, for its spectral norms; check_combinations bounds it
+    rehearsal.check_memory({name: sketch(node) for name, node in networks.items()})
     torch.manual_seed(config.seed)
     torch.set_float32_matmul_precision(config.matmul_precision)
     torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"  # convolutions do not ask the line above
-    data, module = build(config.data), build(config.stage)
+    (data,), (module,) = build_all(config, "data"), build_all(config, "stage")
+    rehearsal.check_optimizers(module)
+    if "image_size" in config.data:  # of cached latents it is known when they are opened
+        rehearsal.check_sizes(module, config.data.image_size)
     if config.compile:
         compile_networks(module)
-    callbacks = [callback for callback in build(config.callbacks).values() if callback is not None]
     interruption = Interruption()
+    callbacks = build_all(config, "callbacks")
     callbacks += [RunRecord(resolved(config), Path(config.run_dir)), interruption]
-    loggers = [logger for logger in build(config.logger).values() if logger is not None]
-    trainer = build(config.trainer, callbacks=callbacks, logger=loggers)
+    trainer = build(config.trainer, callbacks=callbacks, logger=build_all(config, "logger"))
     return Training(module, data, trainer, interruption)
 
 
@@ -103,20 +113,39 @@ def build(node: DictConfig, **arguments: Any) -> Any:
     """Instantiate a config node and what it holds, if each `_target_` is an optimizer or one of the shipped configs.
 
     Raises:
-        ConfigError: a target that is not allowed, or arguments that its constructor refuses.
+        ConfigError: a target that is not allowed, or arguments with which it cannot be built.
     """
-    for key, found in _objects(OmegaConf.to_container(node, resolve=True), node._get_full_key(None)):
-        _check_object(key, found)
+    check_objects(OmegaConf.to_container(node, resolve=True), node._get_full_key(None))
     try:
         return instantiate(node, **arguments, _convert_="all")
     except InstantiationException as error:
-        cause = error.__cause__
+        cause = error.__cause__ or error
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__
-        if isinstance(cause, USER_MISTAKES):
-            key = re.search(r"full_key: (\S+)", str(error))
-            raise ConfigError(f"{key[1] if key else node._get_full_key(None)}: {cause}") from error
-        raise (cause or error) from None
+        if isinstance(cause, FluxFlowError):
+            raise cause from None
+        named = re.search(r"full_key: (\S+)", str(error))
+        key = named[1] if named else str(node._get_full_key(None))
+        raise ConfigError(f"{key} cannot be built{_settings(node, key)}: {shorten(str(cause), 400)}") from error
+
+
+def build_all(config: DictConfig, key: str) -> list[Any]:
+    """Build the object of a part of a config, or those that it holds; what is null or absent is left out.
+
+    Raises:
+        ConfigError: one cannot be built, or is of no use there.
+    """
+    from fluxflow.training.rehearsal import check_kind
+
+    node = OmegaConf.select(config, key)
+    if node is None:
+        return []
+    built = {key: build(node)}
+    if "_target_" not in node:
+        built = {f"{key}.{name}": one for name, one in built[key].items() if one is not None}
+    for name, one in built.items():
+        check_kind(name, one)
+    return list(built.values())
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
@@ -124,11 +153,12 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     return containers(config, resolve=True)
 
 
-@functools.cache
-def shipped_targets() -> frozenset[str]:
-    """Return every `_target_` of the shipped configs: what a config may instantiate, optimizers of torch aside."""
-    texts = (file.read_text(encoding="utf-8") for file in CONFIGS.rglob("*.yaml"))
-    return frozenset(name for text in texts for name in re.findall(r"_target_:\s*([\w.]+)", text))
+def sketch(node: DictConfig) -> Any:
+    """Build a network whose weights have shapes alone and take no memory."""
+    import torch
+
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return build(node)
 
 
 def sizes(overrides: list[str]) -> dict[str, int]:
@@ -136,13 +166,10 @@ def sizes(overrides: list[str]) -> dict[str, int]:
 
     The VAE's and the flow's networks take no memory; the text encoder is loaded.
     """
-    import torch
-
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         stages = [compose("train", [*overrides, f"stage={stage}"]) for stage in ("vae", "flow")]
-    with torch.device("meta"):
-        nodes = {name: node for config in stages for name, node in config.stage.items() if _is_network(node)}
-        networks = {name: build(node) for name, node in nodes.items()}
+    nodes = {name: node for config in stages for name, node in config.stage.items() if _is_network(node)}
+    networks = {name: sketch(node) for name, node in nodes.items()}
     networks["text_encoder"] = build(stages[0].text)
     return {
         f"{type(network).__name__} ({name})": sum(parameter.numel() for parameter in network.parameters())
@@ -166,26 +193,13 @@ def _swept() -> set[str]:
     return swept
 
 
-def _objects(node: Any, key: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the objects that a node describes, each with its dotted key, itself first."""
-    if isinstance(node, list):
-        return [found for index, child in enumerate(node) for found in _objects(child, f"{key}[{index}]")]
-    if not isinstance(node, dict):
-        return []
-    children = [found for name, child in node.items() for found in _objects(child, f"{key}.{name}" if key else name)]
-    return [(key, node), *children] if "_target_" in node else children
-
-
-def _check_object(key: str, node: dict[str, Any]) -> None:
-    target = str(node["_target_"])
-    if target not in shipped_targets() and not OPTIMIZER.fullmatch(target):
-        raise ConfigError(configuration.unknown_value(f"{key}._target_", target, sorted(shipped_targets())))
-    parameters = inspect.signature(get_object(target)).parameters
-    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    for name in node:
-        if name not in parameters and not name.startswith("_"):
-            raise ConfigError(configuration.unknown_key(f"{key}.{name}", [f"{key}.{known}" for known in parameters]))
+def _settings(node: DictConfig, key: str) -> str:
+    """Return which keys of `model` the arguments of an object come from, and their values."""
+    found = OmegaConf.select(node._get_root(), key)
+    raw = OmegaConf.to_container(found) if isinstance(found, DictConfig) else {}
+    keys = [match[1] for value in raw.values() if (match := re.fullmatch(r"\$\{(model\.\w+)\}", str(value)))]
+    values = (f"{name}={OmegaConf.select(node._get_root(), name)}" for name in keys)
+    return f" with {', '.join(values)}" if keys else ""
 
 
 def _is_network(node: Any) -> bool:

@@ -15,7 +15,7 @@ from hydra import compose
 from hydra._internal import hydra as hydra_internals
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,8 +25,11 @@ from fluxflow import configuration, trusted
 from fluxflow.build import build, build_training, checked, containers
 from fluxflow.claims import claim, is_first_rank, release
 from fluxflow.errors import ConfigError, FluxFlowError
-from fluxflow.files import FULL, STORAGE, remove_partial, storage_errors
+from fluxflow.files import FULL, remove_partial, storage_errors
+from fluxflow.overrides import as_typed, chosen_groups, explain
 from fluxflow.runs import find_checkpoints, remove_if_empty
+
+MISTAKES = (FluxFlowError, HydraException, OmegaConfBaseException, YAMLError, OSError)  # of users, or of their machine
 
 log = logging.getLogger(__name__)
 DERIVED = ("resume", "name", "run_dir", "output_dir", "trainer", "callbacks", "logger")  # from other keys, or places
@@ -59,17 +62,12 @@ def run(main: Callable[[], None]) -> None:
     hydra_internals.ConfigLoaderImpl = CheckedLoader  # there is no public place before logging and callbacks
     atexit.register(gc.freeze)  # else Python looks through all that torch has made once more, for seconds
     try:
+        sys.argv[1:] = as_typed(sys.argv[1:])
         main()
-    except FluxFlowError as error:
-        sys.exit(f"error: {error}")
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+    except MISTAKES as error:
         if wants_traceback:
             raise
         sys.exit(f"error: {explain(error)}")
-    except OSError as error:
-        if wants_traceback or error.errno not in STORAGE or error.filename is None:
-            raise
-        sys.exit(f"error: {error.filename}: {error.strerror}.")
     finally:
         release()
     if _failed_jobs:
@@ -77,7 +75,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Wrap the function below `hydra.main`: its FluxFlowErrors become one line, and a sweep outlives a failed job."""
+    """Wrap the function below `hydra.main`: mistakes become one line, and a sweep outlives a failed job."""
 
     @functools.wraps(task)
     def reported(config: DictConfig) -> None:
@@ -86,10 +84,11 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         try:
             with storage_errors(run_dir, FULL):
                 task(config)
-        except FluxFlowError as error:
+        except MISTAKES as error:
             release(run_dir)
             remove_if_empty(run_dir)
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {explain(error)}", file=sys.stderr)
+            log.debug("This is how it came about:", exc_info=True)  # hydra.verbose=true shows it
         except Exception:
             if hydra.mode != RunMode.MULTIRUN:
                 raise
@@ -103,25 +102,6 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         _failed_jobs.append(hydra.job.override_dirname)
 
     return reported
-
-
-def explain(error: Exception) -> str:
-    """Return what is wrong with a command line, with the nearest valid names."""
-    cause = error.__cause__
-    origin: BaseException = error
-    while origin.__context__ is not None:
-        origin = origin.__context__
-    if isinstance(origin, FluxFlowError):  # raised while an interpolation was resolved
-        return str(origin)
-    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        group, _, value = error.missing_cfg_file.rpartition("/")
-        return configuration.unknown_value(group, value, error.options)
-    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        if cause.parent_node is not None and "not in struct" in str(cause):
-            root = cause.parent_node._get_root()
-            return configuration.unknown_key(cause.full_key, configuration.dotted(containers(root)))
-        return f"{cause.full_key}: {str(cause).splitlines()[0]}"
-    return " ".join(str(error).split())
 
 
 def train(config: DictConfig) -> None:
@@ -144,6 +124,7 @@ def train(config: DictConfig) -> None:
         if plain["stage"]["_target_"] == configuration.ENCODER:
             from fluxflow.training.callbacks.record import write_config
 
+            build(config.trainer, logger=False, callbacks=[])  # what it refuses, Fabric would refuse with a traceback
             build(config.stage).run(build(config.data), plain["trainer"])
             write_config(plain, run_dir)
         else:
@@ -154,6 +135,7 @@ def train(config: DictConfig) -> None:
 
 def _fit(config: DictConfig, plain: dict[str, Any], checkpoints: list[Path]) -> None:
     from fluxflow.checkpoint import is_exported, read_first_whole
+    from fluxflow.training.rehearsal import MisconfigurationException
 
     checkpoint = None
     if checkpoints:
@@ -165,7 +147,10 @@ def _fit(config: DictConfig, plain: dict[str, Any], checkpoints: list[Path]) -> 
             return
         log.info("Going on from %s, step %d%s", checkpoint, step, _changes(content["config"], plain))
     training = build_training(config)
-    training.trainer.fit(training.module, training.data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        training.trainer.fit(training.module, training.data, ckpt_path=checkpoint, weights_only=True)
+    except MisconfigurationException as error:  # options of the Trainer that exclude each other or this stage
+        raise ConfigError(f"trainer: {error}") from error
     if training.interruption.signal is not None:
         sys.exit(128 + training.interruption.signal)
 
@@ -180,6 +165,5 @@ def _changes(there: dict[str, Any], here: dict[str, Any]) -> str:
 
 def _reference() -> DictConfig:
     """Return the config of this job's choice of groups without its other overrides."""
-    choices = HydraConfig.get().runtime.choices
-    groups = [f"{group}={name}" for group, name in choices.items() if name and not str(group).startswith("hydra/")]
-    return compose(HydraConfig.get().job.config_name, overrides=groups)
+    hydra = HydraConfig.get()
+    return compose(hydra.job.config_name, overrides=chosen_groups(hydra.overrides.task))

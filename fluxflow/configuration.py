@@ -1,74 +1,64 @@
 """What a config must satisfy before any work starts, and the sentences for what does not; without Hydra and torch."""
 
 import difflib
-import hashlib
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fluxflow.claims import claim_new
 from fluxflow.data.buckets import Buckets
 from fluxflow.errors import CheckpointError, ConfigError
+from fluxflow.folders import output_folder, run_name
 from fluxflow.formats import COMPRESSOR
-from fluxflow.runs import INDEX, LAST, current, find_checkpoint, find_model, is_published, newest_run, revision_of
+from fluxflow.runs import INDEX, current, find_model, is_published, revision_of
 from fluxflow.schema import check, read_json
+from fluxflow.values import check_value
 from fluxflow.versions import DEFAULT_VERSION, VERSIONS
 
-DATED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")  # the name of a run to which the user gave none
 VAE_MODULE, FLOW_MODULE = "fluxflow.training.VAELitModule", "fluxflow.training.FlowLitModule"
 ENCODER, LATENT_DATA = "fluxflow.training.LatentEncoder", "fluxflow.data.LatentDataModule"
-LONGEST_NAME = 200  # characters; file systems take 255 bytes
+WIDEST_DISCRIMINATOR = 8192  # channels: more take tens of GB
 VAE_ARGUMENTS = {"vae_dim": "d_model", "downscales": "downscales", "max_hw": "max_hw", "version": "version"}
 MODEL_LAYOUTS = ("planar", "published")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 MEMORY = ("auto", "none", "blocks")
-SMALLEST = {
-    "seed": 0, "steps": 1, "accumulate": 1, "log_every": 1, "val_every": 1, "save_every": 1, "preview_every": 1,
-    "data.image_size": 1, "data.batch_size": 1, "data.num_workers": 0,
-}  # fmt: skip
 OPTIMIZERS = ("optimizer", "discriminator_optimizer")
 OPTIMIZER_STATES = ("_target_", "amsgrad", "centered", "momentum")  # decide what it keeps beside the weights
-AUTOMATIC = ("data.num_workers",)  # may be null
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a mapping or null"}
+OPEN = ("callbacks", "logger")  # mappings of objects, which may be null, left out or more than those of the configs
+HINTS = {"name": str, "run_dir": str, "vae": str | None, "resume": str | None}  # of keys whose defaults tell no kind
 
 
 def check_keys(config: dict[str, Any], reference: dict[str, Any], prefix: str = "") -> None:
-    """Refuse unknown keys, missing values and values of another type.
+    """Refuse unknown and missing keys, missing values and values of another kind.
+
+    What an object takes, its constructor says: `fluxflow.build` asks it.
 
     Args:
-        config: a config before interpolations are resolved. An object may have arguments that `reference` lacks.
-        reference: the same choice of groups without any other override: the keys and types that exist.
+        config: a config, its interpolations resolved or not.
+        reference: the same choice of groups without any other override: the keys and kinds that exist.
         prefix: the dotted key of both, with a dot at its end.
     """
+    built, free = "_target_" in config, prefix[:-1] in OPEN
+    for name in reference:
+        key = f"{prefix}{name}"
+        if name not in config and key not in OPEN and not free and (not built or prefix == "data."):
+            raise ConfigError(f"{key} is missing: give {key}=, or leave out the override that removes it.")
     for name, value in config.items():
         key = f"{prefix}{name}"
         if name not in reference:
-            if "_target_" not in config and reference:
+            if reference and not built and not free:
                 raise ConfigError(unknown_key(key, dotted(reference, prefix)))
             continue
+        expected = reference[name]
         if value == "???":
             raise ConfigError(f"{key} has no value: give {key}=.")
-        expected = reference[name]
-        if value is None or expected is None or _is_interpolation(value):
-            continue
-        if not _fits(value, expected):
-            raise ConfigError(f"{key} must be {KINDS[type(expected)]}, not {value!r}.")
-        if isinstance(value, dict):
+        if isinstance(value, dict) and isinstance(expected, dict):
             check_keys(value, expected, f"{key}.")
+        elif not built and not _is_interpolation(value):
+            check_value(key, value, dict | None if free or key in OPEN else _hint(key, expected))
 
 
-def check_ranges(config: dict[str, Any]) -> None:
-    """Refuse numbers and choices out of range; `config` may hold interpolations."""
-    named = ("version", "layout")
-    model = {f"model.{name}": 1 for name, value in config["model"].items() if name not in named}
-    keys = set(dotted(config))
-    for key, smallest in (SMALLEST | model).items():
-        value = select(config, key)
-        if key not in keys or (value is None and key in AUTOMATIC):
-            continue
-        if value is None or (not _is_interpolation(value) and value < smallest):
-            raise ConfigError(f"{key} must be at least {smallest}, not {'null' if value is None else value}.")
+def check_choices(config: dict[str, Any]) -> None:
+    """Refuse what is none of a few words; `config` is resolved."""
     choices_of = {
         "model.version": VERSIONS,
         "model.layout": MODEL_LAYOUTS,
@@ -82,13 +72,13 @@ def check_ranges(config: dict[str, Any]) -> None:
 
 def check_combinations(config: dict[str, Any]) -> None:
     """Refuse keys that exclude each other, or a VAE of another latent, in a resolved config."""
+    run_name(config["name"])
+    output_folder(config["output_dir"])
     data = config["data"]
     cached = data["_target_"] == LATENT_DATA
-    if not cached:
-        Buckets(data["image_size"], data["multiple"], data["max_aspect"])
     if "sources" in data and not data["train"] and not data["sources"]:
         raise ConfigError("data.train has no value: give data.train=, or data.sources= for several sets.")
-    stage, half = config["stage"]["_target_"], str(config["trainer"]["precision"]).startswith("16")
+    stage, half = config["stage"]["_target_"], str(select(config, "trainer.precision")).startswith("16")
     if cached and stage != FLOW_MODULE:
         name = "vae" if stage == VAE_MODULE else "encode"
         raise ConfigError(f"stage={name} needs pictures, and data=latents has none: take data=shards or data=folder.")
@@ -107,12 +97,28 @@ def check_combinations(config: dict[str, Any]) -> None:
             raise ConfigError("vae= is the VAE on which stage=flow trains; stage=vae makes a new one: leave it out.")
         if half:
             raise ConfigError("stage=vae trains a GAN, which precision=fp16 cannot: take precision=bf16 or fp32.")
-        if config["trainer"]["strategy"] == "fsdp":
+        if select(config, "trainer.strategy") == "fsdp":
             raise ConfigError("strategy=fsdp is for stage=flow alone: take strategy=ddp for stage=vae.")
     if stage == FLOW_MODULE:
         if config["vae"] is None:
             raise ConfigError("stage=flow needs the VAE of stage 1: give vae=<its run or model folder>.")
         check_vae(config["vae"], config["model"])
+
+
+def check_sizes(config: dict[str, Any]) -> None:
+    """Refuse numbers that do not go together, in a resolved config whose objects were checked."""
+    data, model = config["data"], config["model"]
+    if data["_target_"] != LATENT_DATA:
+        Buckets(data["image_size"], data["multiple"], data["max_aspect"])
+    for width, heads in (("vae_dim", "attn_heads"), ("feat_dim", "flow_heads")):
+        if model[width] % model[heads]:
+            raise ConfigError(f"model.{width}={model[width]} is not a multiple of model.{heads}={model[heads]}.")
+    critic = config["stage"].get("discriminator", {})
+    widest = critic.get("base_ch", 0) << critic.get("depth", 0)
+    if widest > WIDEST_DISCRIMINATOR:
+        raise ConfigError(
+            f"model.disc_base·2^model.disc_depth is {widest}: {WIDEST_DISCRIMINATOR} channels are the most."
+        )
 
 
 def check_vae(vae: str, model: dict[str, Any]) -> None:
@@ -123,9 +129,9 @@ def check_vae(vae: str, model: dict[str, Any]) -> None:
         ConfigError: the message names the keys that differ.
     """
     there = _published_compressor(vae) if is_published(vae) else _compressor(find_model(vae))
-    differing = [key for key, argument in VAE_ARGUMENTS.items() if there[argument] != model[key]]
+    differing = [key for key, argument in VAE_ARGUMENTS.items() if there.get(argument) != model[key]]
     if differing:
-        what = ", ".join(f"model.{key}={there[VAE_ARGUMENTS[key]]}" for key in differing)
+        what = ", ".join(f"model.{key}={there.get(VAE_ARGUMENTS[key])}" for key in differing)
         raise ConfigError(f"The VAE of {vae} was trained with {what}: choose the same model= for stage=flow.")
 
 
@@ -181,55 +187,6 @@ def _kept(config: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def run_folder(stage_dir: str, name: str, resume: str | None) -> str:
-    """Return the folder of a run: the one whose checkpoint it continues, or else `<stage_dir>/<name>`.
-
-    Args:
-        stage_dir: where the runs of this stage are.
-        name: of a new run; a date and a time unless the user gave another. The folder of a dated one is made here, so
-            that a run which starts in the same second takes another.
-        resume: None, a run folder or a checkpoint in one, or "auto": the run called `name`, or, where that is a date,
-            the one that saved last.
-
-    Raises:
-        CheckpointError: `resume` is a path that holds no checkpoint.
-        StorageError: the folder cannot be made.
-    """
-    new = Path(stage_dir) / str(name)
-    checkpoint = find_checkpoint(resume, new)
-    if checkpoint is not None and checkpoint.parent.name == LAST.parent.name:
-        return str(checkpoint.parents[1])
-    if not DATED.fullmatch(new.name):
-        return str(new)
-    newest = newest_run(new.parent.glob("*")) if resume == "auto" else None
-    return str(newest or claim_new(new))
-
-
-def sweep_folder(sweeps_dir: str, name: str, resume: str | None) -> str:
-    """Return the folder of a sweep: `<sweeps_dir>/<name>`, or with resume=auto and no name= the one that saved last.
-
-    Args:
-        sweeps_dir: where sweeps are.
-        name, resume: as of `run_folder`.
-
-    Raises:
-        StorageError: the folder cannot be made.
-    """
-    new = Path(sweeps_dir) / str(name)
-    if not DATED.fullmatch(new.name):
-        return str(new)
-    newest = newest_run(new.parent.glob("*/*")) if resume == "auto" else None
-    return str(newest.parent if newest else claim_new(new))
-
-
-def job_folder(overrides: str) -> str:
-    """Return the folder of a sweep's job: its overrides, without slashes and short enough for a file system."""
-    name = overrides.replace("/", "_")
-    if len(name) <= LONGEST_NAME:
-        return name
-    return f"{name[:LONGEST_NAME]}…{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
 def unknown_key(key: str, valid: Iterable[str]) -> str:
     """Return the sentence for a key that does not exist: `valid` holds the dotted keys that do."""
     valid = list(valid)
@@ -268,13 +225,10 @@ def _is_interpolation(value: Any) -> bool:
     return isinstance(value, str) and "${" in value
 
 
-def _fits(value: Any, expected: Any) -> bool:
-    if isinstance(expected, (bool, int, float)):
-        kinds = {bool: (bool,), int: (int,), float: (int, float)}[type(expected)]
-        return isinstance(value, kinds) and isinstance(value, bool) == isinstance(expected, bool)
-    if isinstance(expected, (list, dict)):
-        return isinstance(value, type(expected))
-    return not isinstance(value, dict)
+def _hint(key: str, expected: Any) -> Any:
+    """Return what the default of a key that no constructor takes says about its values."""
+    unknown = expected is None or _is_interpolation(expected)
+    return HINTS.get(key, Any if unknown else type(expected))
 
 
 def _did_you_mean(near: list[str]) -> str:

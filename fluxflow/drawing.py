@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from PIL.Image import Image
@@ -17,9 +17,9 @@ from fluxflow.checkpoint import load_vae, read_index
 from fluxflow.configuration import unknown_key
 from fluxflow.errors import ConfigError, DataError
 from fluxflow.kernels.heap import keep_freed_memory
-from fluxflow.models.tiles import check_tile
 from fluxflow.pictures import grid, reconstruction_sheet, save_png
 from fluxflow.pipeline import FluxFlowPipeline
+from fluxflow.values import check_bounds, check_value
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Drawing:
     """What to draw; the fields are the keys of configs/sample.yaml, which explains them.
 
     Raises:
-        ConfigError: a value of another kind or out of range.
+        ConfigError: no prompts or no seeds.
     """
 
     run: str
@@ -49,29 +49,28 @@ class Drawing:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Drawing":
-        """Take the keys of a composed config; an added one is refused with the nearest names."""
+        """Take the keys of a composed config.
+
+        Raises:
+            ConfigError: an unknown key, with the nearest names; a value of another kind or out of range.
+        """
         names = [field.name for field in fields(cls)]
         for key in config:
             if key not in names:
                 raise ConfigError(unknown_key(key, names))
-        return cls(**config)
+        for key in names:
+            if key not in config:
+                raise ConfigError(f"{key} is missing: give {key}=, or leave out the override that removes it.")
+        several = {key: [config[key]] for key in ("prompts", "seeds") if not isinstance(config[key], list)}
+        for key, hint in get_type_hints(cls).items():
+            check_value(key, (config | several)[key], hint)
+        check_bounds(config)
+        return cls(**config | several)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "count"):
-            if not isinstance(value := getattr(self, name), int) or value < 1:
-                raise ConfigError(f"{name} must be a whole number from 1, not {value!r}.")
-        for name in ("height", "width", "tile"):
-            if not isinstance(value := getattr(self, name), int | None):
-                raise ConfigError(f"{name} must be a number of pixels or null, not {value!r}.")
-        check_tile(self.tile)
-        if not isinstance(self.compile, bool):
-            raise ConfigError(f"compile must be true or false, not {self.compile!r}.")
-        if not isinstance(self.guidance, int | float):
-            raise ConfigError(f"guidance must be a number, not {self.guidance!r}.")
-        for name, kind, noun in (("prompts", str, "caption"), ("seeds", int, "whole number")):
-            value = getattr(self, name)
-            if not isinstance(value, list) or not value or not all(isinstance(item, kind) for item in value):
-                raise ConfigError(f"{name} must be a list of {noun}s, such as configs/sample.yaml has, not {value!r}.")
+        for name in ("prompts", "seeds"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name} is an empty list: give at least one.")
 
 
 def draw(drawing: Drawing) -> Path:
@@ -86,6 +85,8 @@ def draw(drawing: Drawing) -> Path:
     keep_freed_memory(device_of(drawing.device))
     beside = index.folder.parent if index.folder.is_file() else Path(drawing.run)
     out = Path(drawing.out or beside / "samples")
+    if out.is_file():
+        raise ConfigError(f"out={out} is a file: give the folder for the pictures.")
     path = (draw_prompts if "flow_processor" in index.components else draw_reconstructions)(drawing, out)
     print(f"Written: {path}")
     return path
@@ -204,8 +205,10 @@ def device_of(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        probe = torch.zeros(1, device=name)
+        probe.item()  # some devices have tensors, and no numbers in them
+        return probe.device
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ConfigError(f"device={name} cannot be used here; try device=cpu or device=auto.") from error
 
 

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from fluxflow.files import replacing
+from fluxflow.lettering import Lettering
 
 GAP, MARGIN = 6, 16  # pixels between pictures, and around the sheet
 LABEL_WIDTH = 190  # at most
 CELL = 160  # small pictures are enlarged by a whole factor to at least this side
 INK, QUIET, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
-FONT, SMALL = 16, 13
+TEXT, SMALL = Lettering(15), Lettering(12)
 
 
 @dataclass
@@ -82,31 +83,30 @@ def sheet(rows: Sequence[Row], columns: Sequence[str] = (), title: str = "") -> 
     width, height = (max(getattr(p, side) for row in rows for p in row.pictures) for side in ("width", "height"))
     factor = max(1, math.ceil(CELL / max(width, height)))
     width, height = width * factor, height * factor
-    text, small = ImageFont.load_default(FONT), ImageFont.load_default(SMALL)
-    labels = [_wrap(row.label, LABEL_WIDTH, text) for row in rows]
-    notes = [[_wrap(note, width, small, lines=3) for note in row.notes] for row in rows]
+    labels = [_wrap(row.label, LABEL_WIDTH, TEXT) for row in rows]
+    notes = [[_wrap(note, width, SMALL, lines=3) for note in row.notes] for row in rows]
     heights = [
-        max(height + max((_height(note, SMALL) for note in row_notes), default=0), _height(label, FONT))
+        max(height + max((_height(note, SMALL) for note in row_notes), default=0), _height(label, TEXT))
         for label, row_notes in zip(labels, notes, strict=True)
     ]
-    left = MARGIN + math.ceil(max(text.getlength(line) for label in labels for line in label.split("\n"))) + 2 * GAP
-    headings = [_wrap(column, width, text, lines=4) for column in columns]
-    above = max((_height(heading, FONT) for heading in headings), default=0)
-    top = MARGIN + _height(title, FONT) + above
+    left = MARGIN + math.ceil(max(TEXT.width(line) for label in labels for line in label.split("\n"))) + 2 * GAP
+    headings = [_wrap(column, width, TEXT, lines=4) for column in columns]
+    above = max((_height(heading, TEXT) for heading in headings), default=0)
+    top = MARGIN + _height(title, TEXT) + above
     cells = max(len(row.pictures) for row in rows)
-    right = max(left + cells * (width + GAP) - GAP, MARGIN + math.ceil(text.getlength(title)))
+    right = max(left + cells * (width + GAP) - GAP, MARGIN + math.ceil(TEXT.width(title)))
     paper = Image.new("RGB", (right + MARGIN, top + sum(heights) + GAP * (len(rows) - 1) + MARGIN), PAPER)
     draw = ImageDraw.Draw(paper)
-    draw.text((MARGIN, MARGIN), title, INK, text)
+    TEXT.draw(draw, MARGIN, MARGIN, title, INK)
     for cell, heading in enumerate(headings):
-        draw.multiline_text((left + cell * (width + GAP), top - above), heading, QUIET, text)
+        TEXT.draw(draw, left + cell * (width + GAP), top - above, heading, QUIET)
     for row, label, row_notes, row_height in zip(rows, labels, notes, heights, strict=True):
-        draw.multiline_text((MARGIN, top), label, INK, text)
+        TEXT.draw(draw, MARGIN, top, label, INK)
         for cell, picture in enumerate(row.pictures):
             size = (picture.width * factor, picture.height * factor)
             paper.paste(picture.resize(size, Image.Resampling.BICUBIC), (left + cell * (width + GAP), top))
         for cell, note in enumerate(row_notes):
-            draw.multiline_text((left + cell * (width + GAP), top + height + 2), note, QUIET, small)
+            SMALL.draw(draw, left + cell * (width + GAP), top + height + 2, note, QUIET)
         top += row_height + GAP
     return paper
 
@@ -135,25 +135,25 @@ def _psnr(mse: float) -> str:
     return f"{10 * math.log10(4 / mse):.1f} dB" if mse > 0 else "exact"  # 4: the range of [-1, 1], squared
 
 
-def _height(text: str, size: int) -> int:
-    return (text.count("\n") + 1) * (size + 4) + 2 * GAP if text else 0
+def _height(text: str, letters: Lettering) -> int:
+    return (text.count("\n") + 1) * letters.leading + 2 * GAP if text else 0
 
 
-def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, lines: int = 8) -> str:
+def _wrap(text: str, width: int, letters: Lettering, lines: int = 8) -> str:
     """Break `text` so that no line is wider than `width` pixels; what exceeds `lines` becomes `…`."""
     wrapped = [""]
     for word in text.split():
-        if wrapped[-1] and font.getlength(f"{wrapped[-1]} {word}") > width:
+        if wrapped[-1] and letters.width(f"{wrapped[-1]} {word}") > width:
             wrapped.append("")
         elif wrapped[-1]:
             wrapped[-1] += " "
         for letter in word:  # letter by letter, for words that no line can hold
-            if font.getlength(wrapped[-1] + letter) > width:
+            if letters.width(wrapped[-1] + letter) > width:
                 wrapped.append("")
             wrapped[-1] += letter
     if len(wrapped) > lines:
         last = wrapped[lines - 1]
-        while font.getlength(last + " …") > width:
+        while letters.width(last + " …") > width:
             last = last[:-1]
         wrapped = [*wrapped[: lines - 1], last + " …"]
     return "\n".join(wrapped)

@@ -107,7 +107,14 @@ def test_lightning_is_known_to_training_and_the_datamodule():
 
 
 def test_hydra_is_known_to_the_commands_and_the_builder():
-    assert importers("hydra") <= {"train", "sample", "fluxflow.build", "fluxflow.commands"}
+    assert importers("hydra") <= {
+        "train",
+        "sample",
+        "fluxflow.build",
+        "fluxflow.commands",
+        "fluxflow.objects",
+        "fluxflow.overrides",
+    }
 
 
 @pytest.mark.parametrize(

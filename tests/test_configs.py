@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from fluxflow import build, configuration
+from fluxflow import build, configuration, objects
 from fluxflow.errors import ConfigError, FluxFlowError
 
 GROUPS = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in build.CONFIGS.glob("*/")}
@@ -57,7 +57,7 @@ def test_each_model_divides_its_pictures_and_heads(name: str) -> None:
 def test_every_target_of_the_configs_exists() -> None:
     from hydra.utils import get_object
 
-    for target in build.shipped_targets():
+    for target in objects.shipped_targets():
         assert callable(get_object(target)), target
 
 
@@ -101,7 +101,21 @@ def test_optimizers_of_torch_are_allowed() -> None:
         (["data.image_size=8"], "take 16"),
         (["data.batch_size=-1"], r"data\.batch_size must be at least 1, not -1"),
         (["steps=0"], "steps must be at least 1"),
-        (["seed=null"], "seed must be at least 0, not null"),
+        (["seed=null"], "seed must be a whole number, not null"),
+        (["seed=99999999999999999999"], "seed must be at most 18446744073709551615"),
+        (["stage.optimizer.lr=fast"], r"stage\.optimizer\.lr must be a number, not 'fast'"),
+        (["stage.optimizer.betas=0.9"], r"stage\.optimizer\.betas must be a list of 2 numbers, not 0\.9"),
+        (["stage.clip=0"], r"stage\.clip must be above 0, not 0"),
+        (["data.train=2024"], r"data\.train must be text .* not 2024\. In quotes it is: 'data\.train=\"2024\"'"),
+        (["data.image_size=1000000000"], r"data\.image_size must be at most 16384"),
+        (["model.downscales=99999999"], r"model\.downscales must be at most 10"),
+        (["model.vae_dim=65"], r"model\.vae_dim=65 is not a multiple of model\.attn_heads=8"),
+        (["model.disc_depth=9"], r"model\.disc_base·2\^model\.disc_depth is 32768"),
+        (["callbacks.ema=3"], r"callbacks\.ema must be a mapping or null"),
+        (["~data.batch_size"], r"data\.batch_size is missing"),
+        (["name=null"], "name must be text, not null"),
+        (["name=''"], "name='' names no folder"),
+        (["output_dir=''"], "output_dir= names no folder"),
         (["model.version=0.3.1"], r"did you mean '0\.3\.0'"),
         (["model.layout=publshed"], "did you mean 'published'"),
         (["matmul_precision=hihg"], "did you mean 'high'"),
@@ -109,7 +123,7 @@ def test_optimizers_of_torch_are_allowed() -> None:
         (["+stpes=3"], "did you mean 'steps'"),
         (["steps=ten"], "steps must be a whole number, not 'ten'"),
         (["model.vae_dim=1.5"], r"model\.vae_dim must be a whole number, not 1\.5"),
-        (["val_every=null"], "val_every must be at least 1, not null"),
+        (["val_every=null"], "val_every must be a whole number, not null"),
         (["vae=outputs/vae/mine"], "stage=vae makes a new one"),
         (["stage=flow", "vae=nowhere"], "There is no nowhere"),
         (["data=folder"], r"data\.train has no value"),

@@ -3,15 +3,24 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow import claims, configuration
+from fluxflow import claims, configuration, folders
 from fluxflow.errors import CheckpointError, ConfigError
 from tests import published
 
 REFERENCE = {
     "steps": 100,
-    "model": {"vae_dim": 128, "downscales": 4, "light": False, "version": "0.3.0"},
-    "stage": {"_target_": configuration.VAE_MODULE, "lr": 1e-4, "betas": [0.9, 0.99], "ema": {"_target_": "a.B"}},
+    "model": {
+        "vae_dim": 128,
+        "downscales": 4,
+        "light": False,
+        "version": "0.3.0",
+        "rates": [0.9, 0.99],
+        "scale": 1.0,
+    },
+    "stage": {"_target_": configuration.VAE_MODULE, "lr": 1e-4, "optimizer": {"_target_": "a.B"}},
+    "callbacks": {"ema": {"_target_": "a.B"}},
     "vae": None,
+    "name": "${now:}",
 }
 
 
@@ -31,9 +40,13 @@ def changed(key: str, value: object) -> dict:
         ("steps", "abc", "steps must be a whole number, not 'abc'."),
         ("steps", 1.5, "steps must be a whole number, not 1.5."),
         ("steps", True, "steps must be a whole number, not True."),
-        ("stage.lr", "fast", "stage.lr must be a number, not 'fast'."),
-        ("stage.betas", 0.9, "stage.betas must be a list, not 0.9."),
-        ("stage.ema", 0.9, "stage.ema must be a mapping or null, not 0.9."),
+        ("steps", None, "steps must be a whole number, not null."),
+        ("model.rates", 0.9, "model.rates must be a list, not 0.9."),
+        ("model.scale", "fast", "model.scale must be a number, not 'fast'."),
+        ("callbacks.ema", 0.9, "callbacks.ema must be a mapping or null, not 0.9."),
+        ("model", None, "model must be a mapping, not null."),
+        ("name", 2024, "name must be text, not 2024. In quotes it is: 'name=\"2024\"'."),
+        ("vae", [], "vae must be text or null, not []."),
         ("model.light", 1, "model.light must be true or false, not 1."),
         ("steps", "???", "steps has no value: give steps=."),
         ("step", 1, "unknown key 'step': did you mean 'steps'?"),
@@ -47,10 +60,36 @@ def test_keys_and_types(key: str, value: object, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("stage.lr", 1), ("stage.ema", None), ("vae", "outputs/vae/x"), ("stage.new_argument", 3)]
-)
+    ("key", "value"),
+    [("stage.lr", 1), ("callbacks.ema", None), ("callbacks", None), ("callbacks.mine", {"_target_": "a.B"}),
+     ("vae", "outputs/vae/x"), ("stage.new_argument", 3), ("model.scale", 1)],
+)  # fmt: skip
 def test_what_fits_passes(key: str, value: object) -> None:
     configuration.check_keys(changed(key, value), REFERENCE)
+
+
+def test_a_key_that_was_removed_is_missed() -> None:
+    for name in ("steps", "model"):
+        config = {key: value for key, value in REFERENCE.items() if key != name}
+        with pytest.raises(ConfigError, match=f"{name} is missing: give {name}="):
+            configuration.check_keys(config, REFERENCE)
+    configuration.check_keys({key: value for key, value in REFERENCE.items() if key != "callbacks"}, REFERENCE)
+
+
+@pytest.mark.parametrize("name", [None, "", " ", ".", "..", "a/b", "/", "a\\b", "x" * 300, "é" * 150])
+def test_a_name_that_is_no_folder_is_refused(name: str | None) -> None:
+    with pytest.raises(ConfigError, match="name="):
+        folders.run_name(name)
+
+
+def test_names_stay_and_the_folder_of_all_runs_is_never_the_root() -> None:
+    assert [folders.run_name(name) for name in ("2024_01", "null", "rotes Kleid")] == (
+        ["2024_01", "null", "rotes Kleid"]
+    )
+    assert folders.output_folder("outputs") == "outputs"
+    for path in (None, "", "  "):
+        with pytest.raises(ConfigError, match="output_dir= names no folder"):
+            folders.output_folder(path)
 
 
 def test_the_nearest_sibling_is_named_first_and_a_lost_prefix_is_found() -> None:
@@ -67,13 +106,13 @@ def test_a_run_folder_is_new_or_the_one_that_is_continued(tmp_path: Path) -> Non
     last.parent.mkdir(parents=True)
     last.touch()
     run, now = str(last.parents[1]), "2030-02-02_00-00-00"
-    assert configuration.run_folder(str(tmp_path), now, None) == str(tmp_path / now)
-    assert configuration.run_folder(str(tmp_path), now, "auto") == run
-    assert configuration.run_folder(str(tmp_path), "mine", "auto") == str(tmp_path / "mine")
-    assert configuration.run_folder(str(tmp_path), now, run) == run
-    assert configuration.run_folder(str(tmp_path), now, str(last)) == run
+    assert folders.run_folder(str(tmp_path), now, None) == str(tmp_path / now)
+    assert folders.run_folder(str(tmp_path), now, "auto") == run
+    assert folders.run_folder(str(tmp_path), "mine", "auto") == str(tmp_path / "mine")
+    assert folders.run_folder(str(tmp_path), now, run) == run
+    assert folders.run_folder(str(tmp_path), now, str(last)) == run
     with pytest.raises(CheckpointError, match="elsewhere"):
-        configuration.run_folder(str(tmp_path), now, str(tmp_path / "elsewhere"))
+        folders.run_folder(str(tmp_path), now, str(tmp_path / "elsewhere"))
 
 
 def test_another_model_is_refused_by_its_keys() -> None:
@@ -114,9 +153,9 @@ def test_a_published_vae_is_compared_too(tmp_path: Path) -> None:
 
 
 def test_a_job_folder_is_one_short_name() -> None:
-    assert configuration.job_folder("model.vae_dim=8,vae=outputs/vae/x") == "model.vae_dim=8,vae=outputs_vae_x"
-    long = [configuration.job_folder("x" * 300 + end) for end in "ab"]
-    assert long[0] != long[1]
+    assert folders.job_folder("model.vae_dim=8,vae=outputs/vae/x") == "model.vae_dim=8,vae=outputs_vae_x"
+    long = [folders.job_folder(letter * 300 + end) for letter in "xé" for end in "ab"]
+    assert len(set(long)) == 4
     assert all(len(name.encode()) < 255 for name in long)
 
 
@@ -124,10 +163,10 @@ def test_runs_of_one_second_are_two(tmp_path: Path) -> None:
     now = "2030-01-01_00-00-00"
     try:
         (tmp_path / now).mkdir()  # another process's
-        assert configuration.run_folder(str(tmp_path), now, None) == str(tmp_path / f"{now}-2")
-        assert configuration.run_folder(str(tmp_path), now, None) == str(tmp_path / f"{now}-2"), "asked again"
-        assert configuration.sweep_folder(str(tmp_path / "sweeps"), now, None) == str(tmp_path / "sweeps" / now)
-        assert configuration.run_folder(str(tmp_path), "mine", None) == str(tmp_path / "mine")
+        assert folders.run_folder(str(tmp_path), now, None) == str(tmp_path / f"{now}-2")
+        assert folders.run_folder(str(tmp_path), now, None) == str(tmp_path / f"{now}-2"), "asked again"
+        assert folders.sweep_folder(str(tmp_path / "sweeps"), now, None) == str(tmp_path / "sweeps" / now)
+        assert folders.run_folder(str(tmp_path), "mine", None) == str(tmp_path / "mine")
     finally:
         claims.release()
 
@@ -139,11 +178,11 @@ def test_auto_takes_the_run_that_saved_last_whatever_its_name(tmp_path: Path) ->
         last.touch()
         os.utime(last, (1e9 - age, 1e9 - age))
     now = "2030-02-02_00-00-00"
-    assert configuration.run_folder(str(tmp_path), now, "auto") == str(tmp_path / "mine")
-    assert configuration.run_folder(str(tmp_path), "other", "auto") == str(tmp_path / "other")
-    assert configuration.run_folder(str(tmp_path), "2030-01-01_00-00-00", "auto").endswith("2030-01-01_00-00-00")
-    assert configuration.sweep_folder(str(tmp_path / "sweeps"), now, "auto") == str(tmp_path / "sweeps" / "a")
-    assert configuration.sweep_folder(str(tmp_path / "sweeps"), "b", "auto") == str(tmp_path / "sweeps" / "b")
+    assert folders.run_folder(str(tmp_path), now, "auto") == str(tmp_path / "mine")
+    assert folders.run_folder(str(tmp_path), "other", "auto") == str(tmp_path / "other")
+    assert folders.run_folder(str(tmp_path), "2030-01-01_00-00-00", "auto").endswith("2030-01-01_00-00-00")
+    assert folders.sweep_folder(str(tmp_path / "sweeps"), now, "auto") == str(tmp_path / "sweeps" / "a")
+    assert folders.sweep_folder(str(tmp_path / "sweeps"), "b", "auto") == str(tmp_path / "sweeps" / "b")
 
 
 def test_another_optimizer_is_refused_by_its_keys() -> None:

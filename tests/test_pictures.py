@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFont
+from PIL import Image
 
 from fluxflow import pictures
+from fluxflow.lettering import Lettering
 from fluxflow.pictures import CELL, Row, _wrap, grid, read_metadata, reconstruction_sheet, save_png, to_pil
 
 RED = Image.new("RGB", (64, 64), "red")
@@ -67,18 +68,18 @@ def test_long_headings_stay_above_their_column() -> None:
 
 @pytest.mark.parametrize("text", ["", "one", "some words that need several lines", "w" * 100, "ü" * 30 + " b"])
 def test_no_line_is_wider_than_asked(text: str) -> None:
-    font = ImageFont.load_default(16)
-    wrapped = _wrap(text, 100, font, lines=99)
-    assert all(font.getlength(line) <= 100 for line in wrapped.split("\n"))
+    letters = Lettering(16)
+    wrapped = _wrap(text, 100, letters, lines=99)
+    assert all(letters.width(line) <= 100 for line in wrapped.split("\n"))
     assert wrapped.replace("\n", "").replace(" ", "") == text.replace(" ", "")
 
 
 def test_too_many_lines_end_in_an_ellipsis() -> None:
-    font = ImageFont.load_default(16)
-    lines = _wrap("w" * 100, 100, font, lines=3).split("\n")
+    letters = Lettering(16)
+    lines = _wrap("w" * 100, 100, letters, lines=3).split("\n")
     assert len(lines) == 3
     assert lines[-1].endswith("w …")
-    assert font.getlength(lines[-1]) <= 100
+    assert letters.width(lines[-1]) <= 100
 
 
 def test_reconstructions_stand_below_their_originals() -> None:

@@ -134,6 +134,14 @@ def test_the_callback_sees_and_replaces_latents(pipeline: FluxFlowPipeline) -> N
     assert torch.equal(picture, other)
 
 
+def test_one_negative_prompt_is_for_all_prompts(pipeline: FluxFlowPipeline) -> None:
+    prompts = ["a red dress", "blue"]
+    listed, alone = (
+        draw(pipeline, prompts, negative_prompt=negative, generator=generators(1, 2)) for negative in (["shoe"], "shoe")
+    )
+    assert torch.equal(listed, alone)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

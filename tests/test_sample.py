@@ -144,13 +144,21 @@ def test_compiled_pictures_are_the_pictures(runs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps must be a whole number from 1, not 0"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"seeds": ["a"]}, "seeds must be a list of whole numbers"),
-        ({"prompts": []}, "prompts must be a list of captions"),
+        ({"prompts": []}, "prompts is an empty list"),
+        (
+            {"prompts": [42, True]},
+            r"must be a list of texts, not \[42, True\]\. In quotes it is: 'prompts=\[\"42\", \"True\"\]'",
+        ),
+        ({"prompts": None}, "prompts must be a list of texts"),
+        ({"seeds": [2**64]}, r"seeds\[0\] must be at most 18446744073709551615"),
+        ({"text_model": 2024}, "text_model must be text or null, not 2024"),
+        ({"height": 10**9}, "height must be at most 16384"),
         ({"guidance": "high"}, "guidance must be a number, not 'high'"),
         ({"compile": "yes"}, "compile must be true or false, not 'yes'"),
-        ({"tile": 63}, "tile is 63: it must be 64 or more, or null"),
-        ({"height": "tall"}, "height must be a number of pixels or null"),
+        ({"tile": 63}, "tile must be at least 64, not 63"),
+        ({"height": "tall"}, "height must be a whole number or null, not 'tall'"),
         ({"stps": 3}, "unknown key 'stps': did you mean 'steps'"),
     ],
 )
@@ -159,9 +167,21 @@ def test_wrong_values_are_refused(runs: Path, options: dict, message: str) -> No
         drawing(runs / "flow/a", **options)
 
 
+def test_one_prompt_and_one_seed_need_no_list(runs: Path, tmp_path: Path) -> None:
+    draw(drawing(runs / "flow/a", tmp_path, prompts="a red dress", seeds=3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["001_a-red-dress_seed3.png", "grid.png"]
+
+
+def test_the_folder_for_pictures_is_no_file(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(ConfigError, match="out is a file: give the folder"):
+        draw(drawing(runs / "flow/a", tmp_path / "out"))
+
+
 def test_a_device_that_is_not_here(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="device=cuda:99 cannot be used here"):
-        draw(drawing(runs / "flow/a", tmp_path, device="cuda:99"))
+    for device in ("cuda:99", "meta", "", "3", "hpu"):
+        with pytest.raises(ConfigError, match=f"device={device} cannot be used here"):
+            draw(drawing(runs / "flow/a", tmp_path, device=device))
 
 
 def test_a_size_that_the_model_cannot_draw(runs: Path, tmp_path: Path) -> None:

@@ -300,7 +300,21 @@ def test_a_run_that_another_process_works_in_is_refused(command: Command) -> Non
         (["resume=outputs/vae/none"], "there is no outputs/vae/none"),
         (["stage._target_=os.system"], "unknown value 'os.system' for 'stage._target_'"),
         (["+stage.optimizer.learning_rate=1"], "unknown key 'stage.optimizer.learning_rate'"),
-        (["steps=[1"], "no viable alternative"),
+        (["steps=[1"], "steps=[1 cannot be read"),
+        (["precision=16"], "unknown value '16' for 'precision'"),
+        (["data=[demo,folder]"], "data takes one of demo, folder"),
+        (["text=null"], "text is missing"),
+        (["name="], "name='' names no folder"),
+        (["name=a/b"], "name='a/b' names no folder"),
+        (["data=shards", "data.train=2024"], "There is no shard 2024"),
+        (["resume=2024"], "there is no 2024"),
+        (
+            ["trainer.gradient_clip_val=1"],
+            "'trainer.gradient_clip_val' is not in the config yet: +trainer.gradient_clip_val=",
+        ),
+        (["callbacks.mine=1"], "'+callbacks.mine={_target_: …}' adds one"),
+        (["stage.optimizer._target_=torch.optim.Foo"], "stage.optimizer._target_: "),
+        (["steps=" + "1" * 5000], "4300 digits"),
     ],
 )
 def test_mistakes_are_one_line(command: Command, overrides: list[str], message: str) -> None:

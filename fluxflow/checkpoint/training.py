@@ -1,7 +1,6 @@
 """Reading the checkpoints of a training run: tensors and plain containers only."""
 
 import logging
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from fluxflow.errors import CheckpointError
+from fluxflow.values import shorten
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +23,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"There is no checkpoint {path}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, OSError, EOFError, ValueError, LookupError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # what is torn or altered fails in a way of its own at each place
+        reason = shorten(str(error), 200) or type(error).__name__
         raise CheckpointError(f"{path} is damaged or no checkpoint of FluxFlow ({reason}).") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise CheckpointError(f"{path} is not a training checkpoint: it has no state_dict.")
+    for key in ("state_dict", "global_step", "config"):
+        if not isinstance(content, dict) or key not in content:
+            raise CheckpointError(f"{path} is not a training checkpoint of FluxFlow: it has no {key}.")
     return content
 
 

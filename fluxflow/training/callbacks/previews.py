@@ -100,7 +100,7 @@ class Samples(Previews):
     Args:
         folder: where `step_000500.png` goes.
         every: steps between two sheets.
-        prompts: captions to draw; the first `count` held-out ones by default.
+        prompts: one caption or several to draw; the first `count` held-out ones by default.
         count: how many held-out captions.
         seeds: columns.
         steps: of the sampler.
@@ -111,14 +111,14 @@ class Samples(Previews):
         self,
         folder: str | Path,
         every: int,
-        prompts: list[str] | None = None,
+        prompts: str | list[str] | None = None,
         count: int = 6,
         seeds: int = 4,
         steps: int = 20,
         guidance: float = 5.0,
     ) -> None:
         super().__init__(folder, every, count)
-        self.prompts = prompts
+        self.prompts = [prompts] if isinstance(prompts, str) else prompts
         self.seeds = range(seeds)
         self.steps = steps
         self.guidance = guidance
