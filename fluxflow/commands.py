@@ -59,7 +59,8 @@ def run(main: Callable[[], None]) -> None:
     """Run a Hydra command; a mistake in its options becomes one line on stderr and exit code 1."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing by itself
-    hydra_internals.ConfigLoaderImpl = CheckedLoader  # there is no public place before logging and callbacks
+    # There is no public place between composing a config and starting what it names.
+    hydra_internals.ConfigLoaderImpl = CheckedLoader  # pyright: ignore[reportPrivateImportUsage]
     atexit.register(gc.freeze)  # else Python looks through all that torch has made once more, for seconds
     try:
         sys.argv[1:] = as_typed(sys.argv[1:])

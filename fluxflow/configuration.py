@@ -8,9 +8,9 @@ from typing import Any
 from fluxflow.data.buckets import Buckets
 from fluxflow.errors import CheckpointError, ConfigError
 from fluxflow.folders import output_folder, run_name
-from fluxflow.formats import COMPRESSOR
+from fluxflow.formats import LATENT
 from fluxflow.runs import INDEX, current, find_model, is_published, revision_of
-from fluxflow.schema import check, read_json
+from fluxflow.schema import read_json
 from fluxflow.values import check_value
 from fluxflow.versions import DEFAULT_VERSION, VERSIONS
 
@@ -140,10 +140,7 @@ def _compressor(model: Path) -> dict[str, Any]:
     path = current(model / "compressor" / "config.json", revision_of(model / INDEX))
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: copy the whole model folder, or train the VAE again.")
-    content = read_json(path)
-    content.pop("_class_name", None)
-    check(content, COMPRESSOR, path)
-    return {"version": DEFAULT_VERSION} | content
+    return {"version": DEFAULT_VERSION} | read_json(path, LATENT)
 
 
 def _published_compressor(path: str) -> dict[str, Any]:

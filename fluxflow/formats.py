@@ -40,17 +40,10 @@ def _setting(value: Any, key: str) -> None:
         nullable(whole(0, 2**12))(value, key)
 
 
+_LATENT = {"d_model": WIDTH, "downscales": HALVINGS, "max_hw": MAX_HW, "version": VERSION}
+LATENT = fields(_LATENT, optional=("version",), others=anything(2**31))  # what a flow must know of a compressor
 COMPRESSOR = fields(
-    {
-        "in_channels": whole(1, 64),
-        "d_model": WIDTH,
-        "downscales": HALVINGS,
-        "max_hw": MAX_HW,
-        "attn_layers": DEPTH,
-        "attn_heads": WIDTH,
-        "attn_ff_mult": whole(1, 64),
-        "version": VERSION,
-    },
+    _LATENT | {"in_channels": whole(1, 64), "attn_layers": DEPTH, "attn_heads": WIDTH, "attn_ff_mult": whole(1, 64)},
     optional=("version",),
 )
 EXPANDER = fields({"d_model": WIDTH, "upscales": HALVINGS, "max_hw": MAX_HW, "version": VERSION}, optional=("version",))

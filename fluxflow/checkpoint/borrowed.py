@@ -11,7 +11,6 @@ from transformers import PreTrainedTokenizerBase
 from fluxflow.diffusion.sampler import SCHEDULERS, Sampling, sample, unfitness
 from fluxflow.errors import CheckpointError, TextEncoderError, reason
 from fluxflow.formats import SCHEDULER
-from fluxflow.models import BertTextEncoder
 from fluxflow.models.encoders import load_tokenizer
 from fluxflow.schema import read_json
 
@@ -51,18 +50,13 @@ def _trial(scheduler: Any) -> str | None:
     return None if state.tokens.isfinite().all() else "its steps give no numbers"
 
 
-def load_words(folder: Path, encoder: BertTextEncoder | None) -> PreTrainedTokenizerBase:
-    """Return the tokenizer in `folder`, all of whose tokens `encoder` knows.
+def load_words(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer in `folder`.
 
     Raises:
         CheckpointError: there is none that can be used.
     """
     try:
-        tokenizer = load_tokenizer(folder)
+        return load_tokenizer(folder)
     except TextEncoderError as error:
         raise CheckpointError(f"{error}.") from error
-    if encoder is not None:
-        known = encoder.language_model.get_input_embeddings().num_embeddings
-        if (last := max(tokenizer.get_vocab().values())) >= known:
-            raise CheckpointError(f"{folder} has a token of number {last}, and the text encoder knows {known} tokens.")
-    return tokenizer

@@ -218,9 +218,7 @@ def _component(component: Any) -> tuple[list[str | None], dict[str, Content]]:
 
 
 def _load_components(index: ModelIndex, names: Sequence[str]) -> dict[str, Any]:
-    components: dict[str, Any] = {}
-    for name in names:
-        components[name] = _load_component(name, index, components.get("text_encoder"))
+    components = {name: _load_component(name, index) for name in names}
     if "text_encoder" in components:
         components["text_encoder"].tokenizer = components.get("tokenizer")
     if "compressor" in components:
@@ -245,11 +243,11 @@ def _check_statistics(index: ModelIndex, compressor: nn.Module) -> None:
             )
 
 
-def _load_component(name: str, index: ModelIndex, encoder: BertTextEncoder | None) -> Any:
+def _load_component(name: str, index: ModelIndex) -> Any:
     folder = index.folder / name
     if not folder.is_dir():
         raise CheckpointError(f"{index.folder / INDEX} names a {name}, but {folder} is missing; copy the whole folder.")
     if name in ("tokenizer", "scheduler"):
         with settled(folder, index.revision) as files:
-            return load_words(files, encoder) if name == "tokenizer" else load_scheduler(files)
+            return load_words(files) if name == "tokenizer" else load_scheduler(files)
     return load_network(folder, NETWORKS[COMPONENTS[name][0]], index.revision)

@@ -103,7 +103,8 @@ def load_network(folder: str | Path, expected: type[nn.Module] = nn.Module, revi
     for key, tensor in network.state_dict(keep_vars=True).items():  # what is loaded takes on the type that is there
         tensor.data = tensor.data.to(tensors[key].dtype)
     network.load_state_dict(tensors)
-    if isinstance(network.eval(), BertTextEncoder):
+    network.eval()
+    if isinstance(network, BertTextEncoder):
         _try(network, folder)
     return network
 
@@ -228,8 +229,8 @@ def _check_fit(cls: type[nn.Module], config: dict[str, Any], tensors: Mapping[st
     """Refuse a config that the tensors do not fit, before any memory is taken for it."""
     with torch.device("meta"):
         wanted = _build(cls, config, folder).state_dict()
-    shapes = ({key: tensor.shape for key, tensor in state.items()} for state in (tensors, wanted))
-    if faults := faults_between(*shapes):
+    there, expected = ({key: tensor.shape for key, tensor in state.items()} for state in (tensors, wanted))
+    if faults := faults_between(there, expected):
         raise CheckpointError(f"The tensors in {folder} are not those of its {CONFIG} ({faults}).")
     for key, tensor in tensors.items():
         if tensor.dtype != wanted[key].dtype and not {tensor.dtype, wanted[key].dtype} <= set(FLOATS):

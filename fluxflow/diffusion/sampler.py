@@ -76,8 +76,8 @@ def make_scheduler(spacing: Literal["trailing", "linspace"] = "trailing") -> DPM
 
 def unfitness(scheduler: Any) -> str | None:
     """Say why a scheduler cannot draw with a flow that was trained here; None if it can."""
-    name = type(scheduler).__name__
-    if name not in SCHEDULERS or not isinstance(scheduler, SchedulerMixin):
+    name, is_one = type(scheduler).__name__, isinstance(scheduler, SchedulerMixin)
+    if name not in SCHEDULERS or not is_one:
         return f"{name} is not for velocities of a noise schedule; take one of {', '.join(SCHEDULERS)}"
     if name == "LMSDiscreteScheduler" and importlib.util.find_spec("scipy") is None:
         return f"{name} needs scipy, which is not installed (pip install scipy)"
@@ -142,4 +142,7 @@ def _velocity(flow: Flow, state: Sampling, packed: Tensor, time: Tensor, latent_
     if guided := state.guidance_scale > 1:
         packed, condition = torch.cat([packed, packed]), torch.cat([state.text, state.null_text])
     v = flow(packed, condition, time.expand(len(packed)), latent_size)[:, :-1].float()
-    return guide(*v.chunk(2), state.guidance_scale) if guided else v
+    if not guided:
+        return v
+    conditional, unconditional = v.chunk(2)
+    return guide(conditional, unconditional, state.guidance_scale)

@@ -183,7 +183,7 @@ class BertTextEncoder(Network):
         Raises:
             TextEncoderError: if the encoder has no tokenizer.
         """
-        return self.output_layer(self.caption_features(captions).to(self.output_layer[0].weight.dtype))
+        return self.output_layer(self.caption_features(captions).to(next(self.output_layer.parameters()).dtype))
 
     def caption_features(self, captions: list[str]) -> Tensor:
         """What the frozen language model makes of sentences, [B, hidden]: the input of the projection.
@@ -215,6 +215,12 @@ class BertTextEncoder(Network):
         self.cut_captions.update(hash(caption) for caption in full if self.beyond(caption))
         if ids.shape[1] == 0:  # an empty caption, of a tokenizer without marks of its own
             return torch.zeros(len(captions), self.hidden_size, device=device)
+        known = self.language_model.get_input_embeddings().num_embeddings
+        if not 0 <= ids.min() <= ids.max() < known:
+            raise TextEncoderError(
+                f"the tokenizer has a token of number {ids.max()}, and the language model knows {known}: they do not "
+                "belong together"
+            )
         padded = None if mask.all() else torch.from_numpy(mask).to(device)  # the model would ask it, on the device
         return self.features(torch.from_numpy(ids).to(device), padded)
 
@@ -232,7 +238,7 @@ class BertTextEncoder(Network):
         """
         tokenizer, length = self._words()
         ids = tokenizer(caption, add_special_tokens=False, verbose=False)["input_ids"]
-        return tokenizer.decode(ids[length - tokenizer.num_special_tokens_to_add() :])
+        return str(tokenizer.decode(ids[length - tokenizer.num_special_tokens_to_add() :]))
 
     def cuts(self) -> str | None:
         """A sentence on how many different captions were longer than `window` so far; None if none was."""
