@@ -35,8 +35,9 @@ class MetricsFile(Logger):
         self.path = Path(path)
         self._columns: list[str] = []
         self._row: Row = {}
-        self._pending: list[Row] = []  # rows that may still change or are not on the disk, this step's last
-        self._end = 0  # of the rows before them, in bytes
+        self._pending: list[Row] = []  # rows that are not in the file as they should be
+        self._stale = 0  # rows at the end of the file whose place they take
+        self._end = 0  # of the rows in the file, in bytes
         self._refused = False
 
     @property
@@ -58,6 +59,8 @@ class MetricsFile(Logger):
         if step != self._row.get("step"):
             self._row = {"step": step}
             self._pending.append(self._row)
+        elif not self._pending:
+            self._pending, self._stale = [self._row], 1
         self._row |= {name: value for name, value in metrics.items() if math.isfinite(value)}
         self._put()
 
@@ -81,15 +84,19 @@ class MetricsFile(Logger):
             self._refused = False
 
     def _write_pending(self) -> None:
-        if new := list(dict.fromkeys(name for row in self._pending for name in row if name not in self._columns)):
-            self._replace(self._read(self._end), self._columns + new)
-        *done, last = (self._text([row]) for row in self._pending)
-        with self.path.open("r+b") as file:
-            file.seek(self._end)
-            file.write(b"".join([*done, last]))
-            file.truncate()
-        self._end += sum(map(len, done))
-        self._pending = [self._row]
+        """Append rows, or write all rows anew: a reader never sees half of one, and a kill loses none."""
+        new = list(dict.fromkeys(name for row in self._pending for name in row if name not in self._columns))
+        if new or self._stale:
+            rows = self._read(self._end)
+            self._replace([*rows[: len(rows) - self._stale], *self._pending], self._columns + new)
+        else:
+            text = self._text(self._pending)
+            with self.path.open("r+b") as file:
+                file.seek(self._end)  # over half a row on a full disk
+                file.write(text)
+                file.truncate()
+            self._end += len(text)
+        self._pending, self._stale = [], 0
 
     def _begin(self, step: int) -> None:
         """Keep the rows before `step` of a file that is continued."""

@@ -1,6 +1,11 @@
 import csv
+import errno
+import os
 import threading
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from fluxflow.training.metrics_file import MetricsFile
 
@@ -74,3 +79,22 @@ def test_a_reader_never_sees_half_a_row(tmp_path: Path) -> None:
         assert content.endswith(b"\r\n")
         assert {row.count(",") for row in rows} <= {header.count(",")}
         assert [row.partition(",")[0] for row in rows] == [str(step) for step in range(len(rows))]
+
+
+def test_rows_that_a_full_disk_refuses_come_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, opened = MetricsFile(tmp_path / "metrics.csv"), Path.open
+    log.log_metrics({"loss": 3.0, "val/loss": 2.5}, step=1)
+    log.log_metrics({"loss": 2.0}, step=2)
+
+    def full(path: Path, mode: str = "r", **options: Any) -> Any:
+        if mode != "r":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return opened(path, mode, **options)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "open", full)
+        log.log_metrics({"val/loss": 1.5}, step=2)
+        log.log_metrics({"loss": 1.0}, step=3)
+    assert [list(row.values()) for row in read(log.path)] == [["1", "3.0", "2.5"], ["2", "2.0", ""]]
+    log.finalize("interrupted")
+    assert [list(row.values()) for row in read(log.path)[1:]] == [["2", "2.0", "1.5"], ["3", "1.0", ""]]
