@@ -196,7 +196,7 @@ def _swept() -> set[str]:
 def _settings(node: DictConfig, key: str) -> str:
     """Return which keys of `model` the arguments of an object come from, and their values."""
     found = OmegaConf.select(node._get_root(), key)
-    raw = OmegaConf.to_container(found) if isinstance(found, DictConfig) else {}
+    raw = containers(found) if isinstance(found, DictConfig) else {}
     keys = [match[1] for value in raw.values() if (match := re.fullmatch(r"\$\{(model\.\w+)\}", str(value)))]
     values = (f"{name}={OmegaConf.select(node._get_root(), name)}" for name in keys)
     return f" with {', '.join(values)}" if keys else ""

@@ -61,11 +61,13 @@ class Drawing:
         for key in names:
             if key not in config:
                 raise ConfigError(f"{key} is missing: give {key}=, or leave out the override that removes it.")
-        several = {key: [config[key]] for key in ("prompts", "seeds") if not isinstance(config[key], list)}
+        given = dict(config)
+        for key in ("prompts", "seeds"):
+            given[key] = config[key] if isinstance(config[key], list) else [config[key]]
         for key, hint in get_type_hints(cls).items():
-            check_value(key, (config | several)[key], hint)
+            check_value(key, given[key], hint)
         check_bounds(config)
-        return cls(**config | several)
+        return cls(**given)
 
     def __post_init__(self) -> None:
         for name in ("prompts", "seeds"):

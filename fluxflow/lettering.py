@@ -11,6 +11,7 @@ import subprocess
 import unicodedata
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from PIL import ImageDraw, ImageFont
 
@@ -78,8 +79,8 @@ def _has(path: Path, character: str) -> bool:
     if character.isspace():
         return True
     try:
-        font = _font(path, 32)
-        return bytes(font.getmask(character)) != bytes(font.getmask(ABSENT))
+        masks: list[Any] = [_font(path, 32).getmask(one) for one in (character, ABSENT)]
+        return bytes(masks[0]) != bytes(masks[1])
     except OSError:  # a font of pictures, or one that FreeType cannot read
         return False
 

@@ -111,4 +111,4 @@ def _hints(function: Any) -> dict[str, Any]:
         try:
             return get_type_hints(function, localns=unknown)
         except NameError as error:
-            unknown[error.name] = Any
+            unknown[str(error.name)] = Any

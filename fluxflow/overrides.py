@@ -1,5 +1,7 @@
 """The command line below Hydra: texts kept as they are typed, and sentences for what Hydra cannot compose."""
 
+from typing import Any
+
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
@@ -93,6 +95,7 @@ def _unknown(key: str, parent: DictConfig) -> str:
     arguments = arguments_of(target) if is_allowed(target) else {}
     if name in arguments:
         return f"'{key}' is not in the config yet: +{key}= adds it."
-    valid = [*configuration.dotted(containers(parent._get_root())), *(f"{above}.{known}" for known in arguments)]
+    root: Any = parent._get_root()
+    valid = [*configuration.dotted(containers(root)), *(f"{above}.{known}" for known in arguments)]
     sentence = configuration.unknown_key(key, valid)
     return f"{sentence} ('+{key}={{_target_: …}}' adds one.)" if above in configuration.OPEN else sentence
