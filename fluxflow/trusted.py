@@ -29,6 +29,7 @@ TARGETS = frozenset(
 )
 LOGGING = frozenset(
     {
+        "fluxflow.run_log.RunLog",
         "logging.Formatter",
         "logging.FileHandler",
         "logging.NullHandler",
