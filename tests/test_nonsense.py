@@ -131,11 +131,11 @@ def try_training(world: Path, stage: str, data: str, values: Callable[[int], lis
                 raise AssertionError(f"stage={stage} data={data} {key}={str(value)[:100]!r}") from error
 
 
-@pytest.mark.parametrize(("stage", "data"), CHOICES)
+@pytest.mark.parametrize(("stage", "data"), CHOICES[1::2])
 def test_some_nonsense_at_every_key_of_a_training(world: Path, stage: str, data: str) -> None:
-    """Other values at each key and choice, so that all are met somewhere."""
+    """Other values at each key and choice."""
     offset = CHOICES.index((stage, data))
-    try_training(world, stage, data, lambda number: NONSENSE[(number * 5 + offset) % len(NONSENSE) :: 13])
+    try_training(world, stage, data, lambda number: NONSENSE[(number * 5 + offset) % len(NONSENSE) :][:1])
 
 
 @pytest.mark.slow
@@ -145,14 +145,24 @@ def test_all_nonsense_at_every_key_of_a_training(world: Path, stage: str, data: 
 
 
 @pytest.mark.parametrize("run", ["flow", "vae"])
-def test_nonsense_at_every_key_of_a_drawing(world: Path, run: str) -> None:
+def test_some_nonsense_at_every_key_of_a_drawing(world: Path, run: str) -> None:
+    try_drawing(world, run, lambda number: NONSENSE[number % 7 :: 7])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["flow", "vae"])
+def test_all_nonsense_at_every_key_of_a_drawing(world: Path, run: str) -> None:
+    try_drawing(world, run, lambda number: NONSENSE)
+
+
+def try_drawing(world: Path, run: str, values: Callable[[int], list[Any]]) -> None:
     loaded = build.containers(OmegaConf.load(build.CONFIGS / "sample.yaml"))
     config = {key: value for key, value in loaded.items() if key not in ("defaults", "hydra")}
     config |= {"run": str(world / run), "out": "drawn", "steps": 1, "prompts": ["a"], "seeds": [0], "device": "cpu"}
     config |= {"images": str(world / "pictures"), "count": 1}
     assert refusal(lambda: draw(Drawing.from_config(config))) is None
-    for key in config:
-        for value in NONSENSE:
+    for number, key in enumerate(config):
+        for value in values(number):
             try:
                 refusal(lambda made=config | {key: value}: draw(Drawing.from_config(made)))
             except BaseException as error:
