@@ -313,7 +313,7 @@ def test_a_run_that_another_process_works_in_is_refused(command: Command) -> Non
             "'trainer.gradient_clip_val' is not in the config yet: +trainer.gradient_clip_val=",
         ),
         (["callbacks.mine=1"], "'+callbacks.mine={_target_: …}' adds one"),
-        (["stage.optimizer._target_=torch.optim.AdamV"], "did you mean 'torch.optim.AdamW'?"),
+        (["stage.optimizer._target_=torch.optim.RMSprob"], "did you mean 'torch.optim.RMSprop'?"),
         (["steps=" + "1" * 5000], "4300 digits"),
     ],
 )
