@@ -18,7 +18,7 @@ from contextlib import ExitStack, closing, contextmanager
 from benchmarks.pairs import Worker, machine
 from fluxflow.threads import SPINS
 
-DEFAULT = "300000"  # of GNU's OpenMP: config/linux/wait.h and env.c of libgomp
+DEFAULT = "300000"  # of GNU's OpenMP, env.c of libgomp
 COMPUTES = "x = 1\nwhile True: x = x * 3 % 1000003"
 
 
