@@ -1,94 +1,16 @@
 """The import directions of docs/architecture.md, read from the source."""
 
-import ast
-import importlib.util
 import re
 import subprocess
 import sys
-from functools import cache
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-FILES = [ROOT / "train.py", ROOT / "sample.py", *sorted((ROOT / "fluxflow").rglob("*.py"))]
+from tests.imports import MODULES, ROOT, closure, foreign, importers, imports, inside, roots
+
 HEAVY = {"torch", "lightning", "transformers", "diffusers", "torchmetrics", "webdataset", "numpy"}
 # Of the imported names that differ. Triton belongs to PyTorch's CUDA builds, and is imported where there is one.
 DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow", "yaml": "pyyaml", "triton": "torch"}
-
-
-def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-MODULES = {module_name(path): path for path in FILES}
-
-
-def statements(tree: ast.AST, on_demand: bool) -> list[ast.stmt]:
-    """The import statements outside `if TYPE_CHECKING`; those of functions, which import on demand, with or without."""
-    found = []
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        if isinstance(node, ast.FunctionDef) and (not on_demand or node.name == "__getattr__"):
-            continue
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            found.append(node)
-        found += statements(node, on_demand)
-    return found
-
-
-@cache
-def imports(module: str, on_demand: bool = True) -> frozenset[str]:
-    """The modules that a module names, and for `from package import name` also package.name where that is a module."""
-    path = MODULES[module]
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    names = set()
-    for node in statements(ast.parse(path.read_text(encoding="utf-8")), on_demand):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            source = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            names |= {source} | {f"{source}.{alias.name}" for alias in node.names} & set(MODULES)
-    return frozenset(names)
-
-
-def closure(module: str, on_demand: bool = True) -> set[str]:
-    """Everything that is imported with a module, packages above it and what its imports import included."""
-    seen, waiting = set(), {module}
-    while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
-        named = (
-            imports(name, on_demand and name not in ("fluxflow.build", "fluxflow.commands"))
-            if name in MODULES
-            else set()
-        )
-        waiting |= (parents | named) - seen
-    return seen
-
-
-def roots(names: set[str] | frozenset[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}
-
-
-def foreign(module: str, on_demand: bool = True) -> set[str]:
-    """The third-party packages that a module names."""
-    return roots(imports(module, on_demand)) - set(sys.stdlib_module_names) - {"fluxflow"}
-
-
-def inside(package: str) -> list[str]:
-    """The modules of a package, or the module of that name."""
-    found = [module for module in MODULES if f"{module}.".startswith(f"{package}.")]
-    assert found, package
-    return found
-
-
-def importers(package: str) -> set[str]:
-    return {module for module in MODULES if package in foreign(module)}
-
-
 ALSO = {"fluxflow.diffusion.sampler": ["diffusers"], "fluxflow.kernels.bezier_triton": ["triton"]}
 
 
