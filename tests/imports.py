@@ -80,10 +80,19 @@ def inside(package: str) -> list[str]:
 
 
 def circles() -> list[set[str]]:
-    """The sets of modules that import each other at their top, directly or through others."""
-    reached = {module: closure(module, on_demand=False) for module in MODULES}
-    found = [frozenset(b for b in reached[a] & set(MODULES) if a in reached[b]) for a in MODULES]
-    return [set(circle) for circle in dict.fromkeys(found) if len(circle) > 1]
+    """The sets of modules that name each other, directly or through others, functions that import on demand included."""
+    named = {module: imports(module) & set(MODULES) - {module} for module in MODULES}
+
+    def reach(module: str) -> set[str]:
+        seen, waiting = set(), set(named[module])
+        while waiting:
+            seen.add(name := waiting.pop())
+            waiting |= named[name] - seen
+        return seen
+
+    reached = {module: reach(module) for module in MODULES}
+    found = (frozenset(b for b in reached[a] if a in reached[b]) for a in MODULES)
+    return [set(circle) for circle in dict.fromkeys(found) if circle]
 
 
 def importers(package: str) -> set[str]:
@@ -117,11 +126,9 @@ def main() -> None:
     for room, count in rooms.most_common():
         print(f"{room:24} {count:6,} lines")
     print(f"{'in all':24} {sum(rooms.values()):6,} lines of Python and C in {len(FILES)} modules")
-    print(
-        f"{'circles of imports':24} {len(circles()):6}",
-        *(f"  {' '.join(sorted(circle))}" for circle in circles()),
-        sep="\n",
-    )
+    print(f"{'circles of imports':24} {len(circles()):6}")
+    for circle in circles():
+        print("  " + " ".join(sorted(circle)))
     length, name = max(functions())
     print(f"{'longest function':24} {length:6} lines, {name}")
 
