@@ -4,7 +4,7 @@ From JPEG bytes to a batch of 256 × 256 pixels, by our transform (random crop, 
 each pair on the same core: the median images/s of each, and the median of the pairs' ratios with its range.
 
 - bare decoder: simplejpeg alone, at the scale that we decode at
-- Pillow: decoding, centre crop and Lanczos, uint8
+- Pillow: decoding at the scale that its `draft` chooses, centre crop and Lanczos, uint8
 - published: the image pipeline of fluxflow-training in the environment of --peer, to floats; its "256 px part" leaves
   out the version at full size that its collate function makes besides
 
@@ -89,7 +89,9 @@ def bare(files: list[bytes]) -> None:
 def pillow(files: list[bytes]) -> torch.Tensor:
     batch = []
     for data in files:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
+        image = Image.open(io.BytesIO(data))
+        image.draft("RGB", (SIDE, SIDE))
+        image = image.convert("RGB")
         left, top = ((side - min(image.size)) // 2 for side in image.size)
         box = (left, top, left + min(image.size), top + min(image.size))
         pixels = np.array(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box))
