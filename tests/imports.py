@@ -80,7 +80,7 @@ def inside(package: str) -> list[str]:
 
 
 def circles() -> list[set[str]]:
-    """The sets of modules that name each other, directly or through others, functions that import on demand included."""
+    """The sets of modules that name each other, directly or through others; functions that import on demand count."""
     named = {module: imports(module) & set(MODULES) - {module} for module in MODULES}
 
     def reach(module: str) -> set[str]:
