@@ -11,6 +11,7 @@ WIDTH, DEPTH, HALVINGS = whole(1, 2**14), whole(0, 256), whole(1, 10)
 MAX_HW, SIDE = whole(1, 2**20), whole(1, 2**16)
 VERSION = text(*VERSIONS)
 REVISION_RULE = like(REVISION_DIGITS, "16 digits")
+HEADS = ("num_attention_heads", "num_key_value_heads", "num_heads", "n_heads", "n_head")
 # Of a text model's configuration: what has transformers fetch or import code.
 FOREIGN_CODE = ("auto_map", "quantization_config", "attn_implementation", "_attn_implementation")
 
@@ -36,6 +37,8 @@ def _setting(value: Any, key: str) -> None:
     anything(2**24)(value, key)
     if key.endswith("layers"):
         nullable(DEPTH)(value, key)
+    if key.rpartition(".")[2] in HEADS:
+        nullable(WIDTH)(value, key)
     if key.endswith("num_labels"):
         nullable(whole(0, 2**12))(value, key)
 
