@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "exponential.h"
-#include "shares.h"
+#include "parallel.h"
 
 enum { TILE = 1024 }; /* values of a plane that a thread takes at a time */
 enum activation { NONE, SIGMOID, SILU, TANH, RELU }; /* in the order of bezier.ACTIVATIONS */

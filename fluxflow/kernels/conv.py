@@ -1,4 +1,4 @@
-"""Stride-2 convolutions in several forms that are equal up to rounding, and the choice among them.
+"""Convolutions in several forms that are equal up to rounding, and which of them a layer takes.
 
 A stride-2 layer correlates a small map s with a big map b, whichever of the two is its input:
 
@@ -10,26 +10,22 @@ strided one several times slower, so there the phases are always taken. The inpu
 
     ∂L/∂s[i] = Σ_k  b[2i + k − padding] · w[k]
 
-is the sum of stride-1 convolutions of the same phases. The transposed layer has two more forms, in transposed.py. On
-CUDA the forms of a layer are timed once for each shape, dtype and device where `torch.backends.cudnn.benchmark` allows
-such trials; otherwise PyTorch's own form is used.
+is the sum of stride-1 convolutions of the same phases. On CUDA the forms of a layer, of which autotune.py has two more,
+are timed once for each shape where `torch.backends.cudnn.benchmark` allows it; otherwise PyTorch's own is used.
 
 On CPU large kernels over large maps take the way through fourier.py, forward and backward.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
-from fluxflow.kernels import enabled, fourier, tiling, transposed
-from fluxflow.kernels.choice import Choice
-
-Form = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]  # of input, weight, bias and padding
+from fluxflow.kernels import enabled, fourier, tiling
+from fluxflow.kernels.autotune import Autotuner, Form, four_convolutions, may_time, one_convolution
 
 
 def phase(big: Tensor, dim: int, r: int, half: int, padding: int, length: int) -> Tensor:
@@ -145,37 +141,10 @@ FORMS: Mapping[str, Form] = {"direct": _direct, "phased gradients": _phased}
 TRANSPOSED_FORMS: Mapping[str, Form] = {
     "direct": _direct_transposed,
     "phased gradients": _phased_transposed,
-    "four convolutions": transposed.four_convolutions,
-    "one convolution": transposed.one_convolution,
+    "four convolutions": four_convolutions,
+    "one convolution": one_convolution,
 }
-choice = Choice()
-
-
-def fastest(
-    forms: Mapping[str, Form], x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, choice: Choice
-) -> str:
-    """The name of the form that is fastest for tensors like these: forward, and backward where there will be one."""
-    wanted = [tensor.requires_grad and torch.is_grad_enabled() for tensor in (x, weight)]
-    layout = x.is_contiguous(memory_format=torch.channels_last)
-    # the parts that decide; the names of the forms tell the two kinds of layer apart
-    key = (*forms, x.shape, weight.shape, padding, x.dtype, x.device, layout, *wanted)
-
-    def trial(form: Form) -> None:
-        inputs = [tensor.detach().requires_grad_(need) for tensor, need in zip((x, weight), wanted, strict=True)]
-        # Own hooks: those of a surrounding checkpoint would count what is saved here, and miss it when it recomputes.
-        with torch.enable_grad(), saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
-            y = form(inputs[0], inputs[1], None if bias is None else bias.detach(), padding)
-            if y.requires_grad:
-                torch.autograd.grad(y, [tensor for tensor in inputs if tensor.requires_grad], y.detach())
-
-    return choice.fastest(key, {name: lambda form=form: trial(form) for name, form in forms.items()})
-
-
-def _may_time() -> bool:
-    """Whether trials are allowed: not under a compiler or in a graph's capture, nor where runs must repeat exactly."""
-    cudnn = torch.backends.cudnn
-    allowed = cudnn.benchmark and not cudnn.deterministic and not torch.are_deterministic_algorithms_enabled()
-    return allowed and not torch.compiler.is_compiling() and not torch.cuda.is_current_stream_capturing()
+autotuner = Autotuner()
 
 
 def _run(forms: Mapping[str, Form], x: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
@@ -187,8 +156,8 @@ def _run(forms: Mapping[str, Form], x: Tensor, layer: nn.Conv2d | nn.ConvTranspo
         dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     name = "phased gradients" if device == "cpu" else "direct"
-    if device == "cuda" and _may_time():
-        name = fastest(forms, x, weight, bias, padding, choice)
+    if device == "cuda" and may_time():
+        name = autotuner.fastest(forms, x, weight, bias, padding)
     return forms[name](x, weight, bias, padding)
 
 
@@ -233,3 +202,8 @@ class Conv2dSame(nn.Conv2d):
             return super().forward(input)
         direct = partial(F.conv2d, padding=int(self.padding[0]), dilation=dilation)
         return fourier.correlate(input, self.weight, self.bias, how, direct)
+
+
+def for_convolutions(maps: Tensor) -> Tensor:
+    """Maps [B, C, H, W] in channels_last on CUDA, planar elsewhere; a copy where they lie otherwise."""
+    return maps.contiguous(memory_format=torch.channels_last if maps.is_cuda else torch.contiguous_format)

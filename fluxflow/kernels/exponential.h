@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "shares.h"
+#include "parallel.h"
 
 enum { NANS = 0x7fffff };
 

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "shares.h"
+#include "parallel.h"
 
 enum { SIDE = TILE + TAPS - TAPS % 2, HALF = SIDE / 2, NUMBERS = SIDE * SIDE, LANES = 16 };
 enum kind { PATCH, KERNEL, OUTPUT };

@@ -2,7 +2,7 @@
 
 The discrete Fourier transform F of a patch x turns its correlation with a kernel k into a product at each frequency
 (Nussbaumer, "Fast Fourier Transform and Convolution Algorithms", 1981; Mathieu et al., 2013), summed over the channels
-by a matrix product of complex numbers (products.c):
+by a matrix product of complex numbers:
 
     y = F⁻¹( conj(F·k) ⊙ F·x )
 
@@ -27,8 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fluxflow.kernels import native, products
-from fluxflow.kernels.products import multiply
+from fluxflow.kernels import native
 from fluxflow.kernels.tiling import KEPT, LANES, Tiling, Windows
 
 Direct = Callable[[Tensor, Tensor], Tensor]  # of input and weight
@@ -72,8 +71,7 @@ def tiling_for(x: Tensor, weight: Tensor, tiling_of: Callable[..., Tiling | None
     if x.dtype not in dtypes or weight.dtype != torch.float32 or x.numel() == 0 or not native.takes(x, weight):
         return None
     tiling = tiling_of(tuple(x.shape), *sizes, bfloat16=_bfloat16(), kept=_keeps(weight))
-    have = tiling is not None and None not in (library(tiling.taps, tiling.tile), products.library())
-    return tiling if have else None
+    return tiling if tiling is not None and library(tiling.taps, tiling.tile) is not None else None
 
 
 def _bfloat16() -> bool:
@@ -114,19 +112,17 @@ def _patches(x: Tensor, tiling: Tiling) -> list[Tensor]:
 def _product(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
     """The matrix product at each frequency, added to `plus` in place if it is given."""
     y = _empty(a, len(a), a.shape[1], b.shape[2]) if plus is None else plus
-    for of_kind in (_real, _complex):
-        multiply(of_kind(a), of_kind(b), None if plus is None else of_kind(plus), of_kind(y))
+    before = 0 if plus is None else 1
+    (real_a, a_r, a_i), (real_b, b_r, b_i), (real_y, y_r, y_i) = _parts(a), _parts(b), _parts(y)
+    real_y.baddbmm_(real_a, real_b, beta=before)
+    y_r.baddbmm_(a_r, b_r, beta=before).baddbmm_(a_i, b_i, alpha=-1)
+    y_i.baddbmm_(a_r, b_i, beta=before).baddbmm_(a_i, b_r)
     return y
 
 
-def _real(spectra: Tensor) -> Tensor:
-    """The four frequencies that are."""
-    return spectra[:4]
-
-
-def _complex(spectra: Tensor) -> Tensor:
-    """The others, [frequencies, real and imaginary part, outer, inner]."""
-    return spectra[4:].unflatten(0, (-1, 2))
+def _parts(spectra: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The four frequencies that are real, and real and imaginary part of the others, [frequencies, outer, inner]."""
+    return spectra[:4], spectra[4::2], spectra[5::2]
 
 
 @contextmanager

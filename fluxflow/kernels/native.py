@@ -87,7 +87,7 @@ def library(source: str, *defined: str) -> ctypes.CDLL | None:
         if not failures:
             reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
             log.warning(
-                "Bézier curves, large convolutions, linear layers and attention run in plain PyTorch, more slowly: %s"
+                "Bézier curves and large convolutions run in plain PyTorch, more slowly: %s"
                 " could not be compiled (%s). A C compiler named cc or in the variable CC, and a cache folder that can"
                 " be written, mend this.",
                 source,

@@ -2,7 +2,7 @@
 
 A tile is a square of outputs that are computed together. They depend on a patch of the input of side tile + taps − 1.
 A convolution of dilation 2 is four of dilation 1 between every second pixel of input and output. So is a transposed one
-of stride 2 with a kernel w of 2·half taps, between all of the input and every second output (transposed.py):
+of stride 2 with a kernel w of 2·half taps, between all of the input and every second output (autotune.py):
 
     y[2j + q] = Σ_a  x[j + shift − a] · w[2a + r]        shift, r = divmod(q + padding, 2)
 

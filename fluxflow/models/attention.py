@@ -1,10 +1,23 @@
 """Multi-head attention over tokens [B, T, D], and rotary positions in two dimensions."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow.kernels.attention import self_attention
-from fluxflow.kernels.linear import Linear, linear
+
+def split_heads(x: Tensor, parts: int, heads: int) -> Tensor:
+    """Projections side by side, [B, T, parts·D], by part and head: [parts, B, heads, T, D / heads]."""
+    return x.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention of all heads, [B, heads, T, D / heads] → [B, T, D] (Vaswani et al., 2017)."""
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns channel pairs (i, i + dim/2) of [..., T, dim] by angles whose cosines and signed sines are [T, dim]."""
+    return torch.addcmul(x * cos.to(x.dtype), x.roll(x.shape[-1] // 2, -1), sin.to(x.dtype))
 
 
 def rotary_2d(height: int, width: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -17,7 +30,7 @@ def rotary_2d(height: int, width: int, dim: int, device: torch.device) -> tuple[
         dim: channels of one head; even.
 
     Returns:
-        Two tensors [height·width, dim] for `kernels.attention.rotate`: halves alike, but for the sign of the sines.
+        Two tensors [height·width, dim] for `rotate`: halves alike, but for the sign of the sines.
     """
     pairs = dim // 2
     by_row = pairs - pairs // 2
@@ -61,12 +74,12 @@ class SelfAttention(nn.Module):
         self.n_head = n_head
         self.q_proj = nn.Linear(d_model, d_model)
         self.kv_proj = nn.Linear(d_model, 2 * d_model)
-        self.out_proj = Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        weight = torch.cat([self.q_proj.weight, self.kv_proj.weight])  # one product in place of two
-        qkv = linear(x, weight, torch.cat([self.q_proj.bias, self.kv_proj.bias]))
-        return self.out_proj(self_attention(qkv, self.n_head, rotary))
+        (q,) = split_heads(self.q_proj(x), 1, self.n_head)
+        k, v = split_heads(self.kv_proj(x), 2, self.n_head)
+        return self.out_proj(attend(rotate(q, *rotary), rotate(k, *rotary), v))
 
 
 class CrossAttention(nn.Module):
@@ -83,9 +96,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.q_proj = nn.Linear(d_model, d_model)
         self.kv_proj = nn.Linear(d_model, 2 * d_model)
-        self.out_proj = Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
 
     def forward(self, text: Tensor) -> Tensor:
         """Maps the text token [B, 1, D] to what every image token receives, [B, 1, D]."""
-        weight, bias = self.kv_proj.weight.chunk(2)[1], self.kv_proj.bias.chunk(2)[1]
-        return self.out_proj(linear(text, weight, bias))
+        _, value = self.kv_proj(text).chunk(2, dim=-1)
+        return self.out_proj(value)

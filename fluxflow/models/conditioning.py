@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow.kernels.attention import attend, split_heads
 from fluxflow.kernels.conv import Conv2dSame
-from fluxflow.kernels.linear import Linear
+from fluxflow.models.attention import attend, split_heads
 from fluxflow.models.norms import GroupNorm, LayerNorm
 
 
@@ -95,8 +94,8 @@ class GatedContextInjection(nn.Module):
 
     def __init__(self, context_dim: int, target_dim: int) -> None:
         super().__init__()
-        self.gate = nn.Sequential(Linear(context_dim, target_dim), nn.Sigmoid())
-        self.bias = Linear(context_dim, target_dim)
+        self.gate = nn.Sequential(nn.Linear(context_dim, target_dim), nn.Sigmoid())
+        self.bias = nn.Linear(context_dim, target_dim)
 
     @torch.no_grad()
     def start_at(self, gate: float, bias: float) -> None:

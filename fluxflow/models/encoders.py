@@ -18,7 +18,6 @@ from transformers import (
 
 from fluxflow.errors import TextEncoderError, reason
 from fluxflow.formats import backbone_settings, tokenizer_settings
-from fluxflow.kernels.linear import Linear
 from fluxflow.models.activations import BezierActivation
 from fluxflow.models.conditioning import init_xavier
 from fluxflow.models.network import Network
@@ -113,10 +112,10 @@ class BertTextEncoder(Network):
         self.max_length: int = configuration.max_position_embeddings
         self.cut_captions: set[int] = set()  # hashes of those that were longer than `window`
         self.output_layer = nn.Sequential(
-            Linear(self.hidden_size, 512 * 5),
+            nn.Linear(self.hidden_size, 512 * 5),
             LayerNorm(512 * 5),
             BezierActivation(),
-            Linear(512, embed_dim * 5),
+            nn.Linear(512, embed_dim * 5),
             LayerNorm(embed_dim * 5),
             BezierActivation(),
         )

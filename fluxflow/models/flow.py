@@ -1,18 +1,14 @@
 """The flow transformer of stage 2: predicts the velocity of noised latent tokens from the text and the time."""
 
 import math
-from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fluxflow.errors import ConfigError
 from fluxflow.kernels.bezier import bezier
-from fluxflow.kernels.conv import Conv2dSame
-from fluxflow.kernels.layout import for_convolutions
-from fluxflow.kernels.linear import Linear, linears
+from fluxflow.kernels.conv import Conv2dSame, for_convolutions
 from fluxflow.models.activations import (
     IDENTITY_MIDDLE,
     IDENTITY_POINTS,
@@ -36,16 +32,6 @@ BRANCH = 0.1  # of the usual size: what attention, text and feed-forward add to 
 def pillar(dim: int) -> nn.Sequential:
     """A depth-3 MLP with SiLU that makes one plane of control points."""
     return nn.Sequential(*(nn.Sequential(nn.Linear(dim, dim), nn.SiLU()) for _ in range(3)))
-
-
-def run_pillars(pillars: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """The n MLPs of `pillar`, each on its own tokens, all at once: [n or 1, B, T, D] → [n, B, T, D]."""
-    shape = (len(pillars), *x.shape[1:])
-    x = x.flatten(1, 2).expand(len(pillars), -1, -1)
-    depths = ([layer for layer in pillar.modules() if isinstance(layer, nn.Linear)] for pillar in pillars)
-    for layers in zip(*depths, strict=True):
-        x = F.silu(linears(x, layers))
-    return x.view(shape)
 
 
 def time_code(dim: int) -> Tensor:
@@ -77,7 +63,7 @@ class FlowBlock(nn.Module):
         self.norm2 = LayerNorm(d_model)
         self.norm3 = LayerNorm(d_model)
         self.p0, self.p1, self.p2, self.p3 = (pillar(d_model) for _ in range(4))
-        self.ffn = nn.Sequential(Linear(d_model, d_model))
+        self.ffn = nn.Sequential(nn.Linear(d_model, d_model))
         if pillar_text:
             self.film_p0, self.film_p1, self.film_p2, self.film_p3 = (nn.Linear(d_model, 2 * d_model) for _ in range(4))
             self.pillar_cross_attn = CrossAttention(d_model)
@@ -123,10 +109,12 @@ class FlowBlock(nn.Module):
         x = x + self.self_attn(self.norm1(x), rotary)
         x = x + self.cross_attn(self.norm2(text))
         gates = self.layout.gates(torch.sigmoid(x), previous, self._film(condition))
-        points = run_pillars((self.p0, self.p1, self.p2, self.p3), gates)
+        pillars = (self.p0, self.p1, self.p2, self.p3)
+        points = torch.stack(
+            [mlp(gate) for mlp, gate in zip(pillars, gates.expand(len(pillars), -1, -1, -1), strict=True)]
+        )
         if self.pillar_text:
-            text_points = self.pillar_cross_attn(text)
-            points = points + text_points.expand(len(points), -1, -1, -1)  # whose gradient is faster than of [B, 1, D]
+            points = points + self.pillar_cross_attn(text)
         x = x + self.ffn(self.norm3(x))
         return bezier(self.layout.planes(x, points), 0, "sigmoid", None)[0], points
 
@@ -136,8 +124,7 @@ class FlowBlock(nn.Module):
             return None
         assert condition is not None
         films = (self.film_p0, self.film_p1, self.film_p2, self.film_p3)
-        both = linears(condition.transpose(0, 1).expand(len(films), -1, -1), films)  # [4, B, 2D]
-        gamma, beta = both[:, :, None].chunk(2, dim=-1)
+        gamma, beta = torch.stack([film(condition) for film in films]).chunk(2, dim=-1)
         return gamma, beta
 
 
@@ -188,15 +175,15 @@ class FluxFlowProcessor(Network):
         self.checkpointing, self.layout = checkpointing, LAYOUTS[layout]
         kind = version_of(version)
         channels = vae_dim + kind.context_channels
-        self.vae_to_dmodel = Linear(channels, d_model)
-        self.dmodel_to_vae = Linear(d_model, channels)
+        self.vae_to_dmodel = nn.Linear(channels, d_model)
+        self.dmodel_to_vae = nn.Linear(d_model, channels)
         self.ctx_mixer = ContextAttentionMixer(d_model, max(1, d_model // 128))
-        self.text_proj = Linear(embedding_size, d_model)
+        self.text_proj = nn.Linear(embedding_size, d_model)
         self.time_embed = nn.Sequential(
             nn.Embedding.from_pretrained(time_code(d_model), freeze=False),
             LayerNorm(d_model),
             TrainableBezier((d_model,)),
-            Linear(d_model, embedding_size),
+            nn.Linear(d_model, embedding_size),
         )
         self.context_injection = GatedContextInjection(d_model, d_model)
         self.transformer_blocks = nn.ModuleList(
@@ -208,7 +195,7 @@ class FluxFlowProcessor(Network):
             Conv2dSame(d_model, d_model, 3),
         )
         self.context_final = nn.Sequential(Conv2dSame(d_model + 2, d_model, 7), TrainableBezier((d_model, 1, 1)))
-        self.text_cond_proj = Linear(embedding_size, d_model) if kind.pillar_text else None
+        self.text_cond_proj = nn.Linear(embedding_size, d_model) if kind.pillar_text else None
         if self.layout.passes_on:
             self._start_as_identity()
 

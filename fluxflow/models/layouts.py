@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fluxflow.kernels.gates import normalised_gates, takes
 from fluxflow.models.activations import IDENTITY_MIDDLE, planes_of_groups
 from fluxflow.models.attention import rotary_1d, rotary_2d
 from fluxflow.models.norms import in_float32
@@ -53,8 +52,6 @@ def normalised(gate: Tensor, previous: Tensor | None, film: Film | None) -> Tens
 
     As they are, gates lie around half the points before, nearly constant, and pillars that only see those learn late.
     """
-    if previous is not None and film is not None and takes(gate, previous, *film):
-        return normalised_gates(gate, previous, *film)
     gate = gate[None] if previous is None else gate * previous
     return modulate(F.layer_norm(in_float32(gate), gate.shape[-1:]), film)
 

@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fluxflow.kernels.attention import self_attention
 from fluxflow.kernels.conv import Conv2dSame, Conv2dStride2, ConvTranspose2dStride2
-from fluxflow.kernels.linear import Linear, linear
 from fluxflow.models.activations import (
     IDENTITY_MIDDLE,
     IDENTITY_POINTS,
@@ -22,6 +20,7 @@ from fluxflow.models.activations import (
     TrainableBezier,
     inverse_silu,
 )
+from fluxflow.models.attention import attend, split_heads
 from fluxflow.models.conditioning import SPADE, ContextAttentionMixer
 from fluxflow.models.network import Network
 from fluxflow.models.norms import GroupNorm, LayerNorm
@@ -87,12 +86,12 @@ class TokenAttention(nn.Module):
         self.norm1 = LayerNorm(dim)
         self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.norm2 = LayerNorm(dim)
-        self.ff = nn.Sequential(*curved(Linear(dim, hidden * 5)), Linear(hidden, dim))
+        self.ff = nn.Sequential(*curved(nn.Linear(dim, hidden * 5)), nn.Linear(hidden, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         attn = self.attn
-        qkv = linear(self.norm1(x), attn.in_proj_weight, attn.in_proj_bias)
-        x = x + linear(self_attention(qkv, attn.num_heads), attn.out_proj.weight, attn.out_proj.bias)
+        qkv = F.linear(self.norm1(x), attn.in_proj_weight, attn.in_proj_bias)
+        x = x + attn.out_proj(attend(*split_heads(qkv, 3, attn.num_heads)))
         return x + self.ff(self.norm2(x))
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from fluxflow.kernels.layout import for_convolutions
+from fluxflow.kernels.conv import for_convolutions
 
 
 def to_signed(image: Tensor) -> Tensor:

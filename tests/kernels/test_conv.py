@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fluxflow.kernels import conv, fast
-from fluxflow.kernels.choice import Choice
+from fluxflow.kernels.autotune import Autotuner
 from fluxflow.kernels.conv import Conv2dStride2, ConvTranspose2dStride2
 
 LAYERS = [(Conv2dStride2, nn.Conv2d), (ConvTranspose2dStride2, nn.ConvTranspose2d)]
@@ -137,14 +137,18 @@ class FakeClock:
 
 @pytest.mark.parametrize("times", [(4, 3, 2, 1), (2, 1, 3, 4), (1, 1, 1, 1)])
 def test_the_fastest_form_is_taken_and_remembered(times):
-    choice, x, weight = Choice(FakeClock(*times)), torch.randn(1, 2, 4, 4), torch.randn(2, 3, 4, 4, requires_grad=True)
-    names = [conv.fastest(conv.TRANSPOSED_FORMS, x, weight, None, 1, choice) for _ in range(3)]
+    tuner, x, weight = (
+        Autotuner(FakeClock(*times)),
+        torch.randn(1, 2, 4, 4),
+        torch.randn(2, 3, 4, 4, requires_grad=True),
+    )
+    names = [tuner.fastest(conv.TRANSPOSED_FORMS, x, weight, None, 1) for _ in range(3)]
     assert names == [[*conv.TRANSPOSED_FORMS][times.index(min(times))]] * 3
-    assert choice.clock.runs == 4
+    assert tuner.clock.runs == 4
 
 
 def test_what_decides_is_timed_anew():
-    choice, x, weight = Choice(FakeClock(1.0)), torch.randn(2, 4, 8, 8), torch.randn(3, 4, 4, 4)
+    tuner, x, weight = Autotuner(FakeClock(1.0)), torch.randn(2, 4, 8, 8), torch.randn(3, 4, 4, 4)
     frozen = weight.clone()
     trained = weight.requires_grad_()
     cases = [
@@ -156,27 +160,27 @@ def test_what_decides_is_timed_anew():
         (x.to(memory_format=torch.channels_last), frozen, 1),
     ]
     for count, (x, weight, padding) in enumerate(cases, start=1):
-        conv.fastest(conv.FORMS, x, weight, None, padding, choice)
-        assert choice.clock.runs == len(conv.FORMS) * count
+        tuner.fastest(conv.FORMS, x, weight, None, padding)
+        assert tuner.clock.runs == len(conv.FORMS) * count
     with torch.no_grad():
-        conv.fastest(conv.FORMS, cases[1][0], trained, None, 1, choice)
-    assert choice.clock.runs == len(conv.FORMS) * len(cases)  # without a backward both weights are alike
+        tuner.fastest(conv.FORMS, cases[1][0], trained, None, 1)
+    assert tuner.clock.runs == len(conv.FORMS) * len(cases)  # without a backward both weights are alike
 
 
 def test_trials_leave_no_trace():
     """Neither gradients nor random numbers, and a checkpoint around the layer recomputes what it saved."""
-    choice, layer = Choice(FakeClock(3, 1)), Conv2dStride2(3, 4, 4, 1)
+    tuner, layer = Autotuner(FakeClock(3, 1)), Conv2dStride2(3, 4, 4, 1)
     x, state = torch.randn(2, 3, 8, 8, requires_grad=True), torch.get_rng_state()
 
     def call(x: Tensor) -> Tensor:
-        name = conv.fastest(conv.FORMS, x, layer.weight, layer.bias, 1, choice)
+        name = tuner.fastest(conv.FORMS, x, layer.weight, layer.bias, 1)
         return conv.FORMS[name](x, layer.weight, layer.bias, 1)
 
     y = checkpoint(call, x, use_reentrant=False)
     assert torch.equal(torch.get_rng_state(), state)
     assert layer.weight.grad is None
     y.sum().backward()
-    assert choice.clock.runs == 2
+    assert tuner.clock.runs == 2
     (expected,) = torch.autograd.grad(layer(x).sum(), layer.weight)
     assert torch.equal(layer.weight.grad, expected)
 
@@ -196,11 +200,11 @@ def test_the_switch_leads_to_pytorchs_own(ours, torchs):
 def test_on_cuda_the_choice_is_timed(ours, torchs, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
-    monkeypatch.setattr(conv, "choice", Choice())
+    monkeypatch.setattr(conv, "autotuner", Autotuner())
     layer = ours(8, 16, 8, 3).cuda()
     reference = torchs(8, 16, 8, stride=2, padding=3).cuda()
     reference.load_state_dict(layer.state_dict())
     x = torch.randn(2, 8, 16, 16, device="cuda")
     values = [value.double() for value in run(layer, x)]
-    assert len(conv.choice.winners) == 1
+    assert len(conv.autotuner.winners) == 1
     assert_same(values, run(reference.double(), x.double()), 2e-5)

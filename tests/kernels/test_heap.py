@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -43,36 +42,3 @@ def test_freed_memory_is_taken_again():
 )
 def test_another_device_the_environment_and_the_switch_leave_malloc_alone(device, settings):
     assert faults(device, **settings) > 500
-
-
-LARGE = """
-import re, resource, torch
-from pathlib import Path
-from fluxflow.kernels.heap import keep_freed_memory
-resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
-for _ in range({times}):
-    keep_freed_memory(torch.device("cpu"))
-kept = [torch.ones(1 << 20) for _ in range(64)]
-print(*(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/" + file).read_text())[1]
-        for name, file in (("AnonHugePages", "smaps_rollup"), ("VmSize", "status"))))
-"""
-PAGES, STRICT = Path("/sys/kernel/mm/transparent_hugepage/enabled"), Path("/proc/sys/vm/overcommit_memory")
-
-
-def sizes(times: int, limit: int = -1, **settings: str) -> list[int]:
-    """KiB in large pages, and KiB of addresses, of a process that holds 256 MiB in tensors of 4.
-
-    It may have `limit` bytes of addresses, or any number where that is -1.
-    """
-    return printed(LARGE.format(times=times, limit=limit), settings)
-
-
-@linux
-@pytest.mark.skipif(not PAGES.exists() or "[madvise]" not in PAGES.read_text(), reason="large pages are not to ask for")
-@pytest.mark.skipif(STRICT.read_text().strip() == "2" if STRICT.exists() else False, reason="addresses count as memory")
-def test_the_heap_lies_in_large_pages_and_is_widened_once():
-    large, once = sizes(1)
-    assert large > 200 * 1024
-    assert sizes(3)[1] - once < 100 * 1024
-    assert sizes(1, limit=1 << 40)[0] < 20 * 1024
-    assert sizes(1, FLUXFLOW_KERNELS="reference")[0] < 20 * 1024

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fluxflow.kernels.layout import for_convolutions
+from fluxflow.kernels.conv import for_convolutions
 from fluxflow.training.images import to_signed
 
 

@@ -67,7 +67,7 @@ def test_a_header_counts_as_the_source_does(fresh, monkeypatch, tmp_path):
         shutil.copy(file, tmp_path)
     monkeypatch.setattr(native, "FOLDER", tmp_path)
     first = native.compiled(fresh, *ASKED)
-    with (tmp_path / "shares.h").open("a") as header:
+    with (tmp_path / "parallel.h").open("a") as header:
         header.write("/* another */")
     assert native.compiled(fresh, *ASKED) != first
 

@@ -1,8 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from fluxflow.kernels.attention import attend, rotate, split_heads
-from fluxflow.models.attention import CrossAttention, SelfAttention, rotary_2d
+from fluxflow.models.attention import CrossAttention, SelfAttention, attend, rotary_2d, rotate, split_heads
 
 CPU = torch.device("cpu")
 
