@@ -1,8 +1,8 @@
 """Prints the memory of a training step: python -m benchmarks.memory [--models tiny small] [--sides 64 128] [--batch 1]
 
-Each row trains two steps in a process of its own and gives the most that they took beyond the weights, with blocks kept
-and recomputed, beside the estimate by which `memory=auto` chooses. Stage 1 with its discriminator and R1; stage 2 from
-cached latents. On a GPU the tensors count, on a CPU the process.
+Each row trains two steps in a process of its own and gives the most that they took beyond the weights, without and with
+activation checkpointing. Stage 1 with its discriminator and R1; stage 2 from cached latents. On a GPU the tensors
+count, on a CPU the process.
 """
 
 import argparse
@@ -23,11 +23,10 @@ from torch.utils.data import DataLoader
 
 from fluxflow.build import CONFIGS, build
 from fluxflow.diffusion.time_sampling import uniform
+from fluxflow.kernels.heap import keep_freed_memory
 from fluxflow.models import BertTextEncoder, LatentSpace
 from fluxflow.training import CosineSchedule, FlowLitModule
-from fluxflow.training.callbacks import Memory
 from fluxflow.training.callbacks.throughput import peak_memory
-from fluxflow.training.memory import kept_for_backward, states_to_come, step_memory
 
 STUB = {
     "model_type": "bert", "vocab_size": 8, "hidden_size": 384, "num_hidden_layers": 1, "num_attention_heads": 6,
@@ -35,17 +34,18 @@ STUB = {
 }  # fmt: skip
 
 
-def configured(stage: str, model: str) -> DictConfig:
+def configured(stage: str, model: str, checkpointing: bool) -> DictConfig:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         every_step = ["stage.gan_start=0", "stage.r1_every=1"] if stage == "vae" else []
-        return compose("train", [f"stage={stage}", f"model={model}", *every_step])
+        options = [f"stage={stage}", f"model={model}", f"activation_checkpointing={checkpointing}"]
+        return compose("train", [*options, *every_step])
 
 
-def stage_of(stage: str, model: str) -> LightningModule:
+def stage_of(stage: str, model: str, checkpointing: bool) -> LightningModule:
     """The module of a stage at the size of a model, without a trained VAE or language model."""
     if stage == "vae":
-        return build(configured(stage, model).stage)
-    networks, config = configured("vae", model).stage, configured("flow", model)
+        return build(configured(stage, model, checkpointing).stage)
+    networks, config = configured("vae", model, False).stage, configured("flow", model, checkpointing)
     text = BertTextEncoder(config.model.text_dim, backbone=STUB)
     space = LatentSpace(build(networks.compressor), build(networks.expander))
     optimizer, rate = partial(AdamW, lr=1e-4, fused=True), CosineSchedule(10)
@@ -62,21 +62,20 @@ def batch_for(module: Any, count: int, side: int) -> dict[str, Any]:
     return batch | {"mean": latents[0], "logvar": latents[1], "text": features[0], "no_text": features[1]}
 
 
-def measure(stage: str, model: str, side: int, count: int, mode: Any, precision: Any) -> dict[str, float]:
-    """Two steps in this process: gigabytes that they took, and that they were estimated to take with blocks kept."""
-    module: Any = stage_of(stage, model)
+def measure(stage: str, model: str, side: int, count: int, checkpointing: bool, precision: Any) -> float:
+    """Two steps in this process: the gigabytes that they took."""
+    module: Any = stage_of(stage, model, checkpointing)
     batch = batch_for(module, count, side)
-    estimate = step_memory(kept_for_backward(lambda: module.draft(batch)), precision != "32-true")
-    estimate += states_to_come(module, [])
     silent = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
-    trainer = Trainer(devices=1, max_steps=2, precision=precision, callbacks=[Memory(mode)], **silent)  # pyright: ignore[reportArgumentType]
+    trainer = Trainer(devices=1, max_steps=2, precision=precision, **silent)  # pyright: ignore[reportArgumentType]
     module.to(trainer.strategy.root_device)
+    keep_freed_memory(module.device)
     before = peak_memory(module.device)
     trainer.fit(module, DataLoader([batch] * 2, batch_size=None))  # pyright: ignore[reportArgumentType]
-    return {"measured": (peak_memory(trainer.strategy.root_device) - before) / 1e9, "estimate": estimate / 1e9}
+    return (peak_memory(trainer.strategy.root_device) - before) / 1e9
 
 
-def apart(*arguments: Any) -> dict[str, float]:
+def apart(*arguments: Any) -> float:
     """`measure` in a process of its own."""
     code = f"import json; from benchmarks.memory import measure; print(json.dumps(measure(*{arguments!r})))"
     done = subprocess.run(
@@ -97,12 +96,11 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     print(f"{device}, torch {torch.__version__}, {options.precision}, batch {options.batch}; GB of a step")
-    print(f"{'':28} {'none':>8} {'blocks':>8} {'ratio':>6} {'estimate':>9} {'of none':>8}")
+    print(f"{'':28} {'without':>8} {'with':>8} {'ratio':>6}")
     for stage, model, side in product(options.stages, options.models, options.sides):
-        kept, less = (apart(stage, model, side, options.batch, mode, options.precision) for mode in ("none", "blocks"))
-        none, blocks, guess = kept["measured"], less["measured"], kept["estimate"]
+        kept, less = (apart(stage, model, side, options.batch, with_it, options.precision) for with_it in (False, True))
         name = f"{stage} {model}, {side} px"
-        print(f"{name:28} {none:8.3f} {blocks:8.3f} {blocks / none:6.2f} {guess:9.3f} {guess / none:8.2f}", flush=True)
+        print(f"{name:28} {kept:8.3f} {less:8.3f} {less / kept:6.2f}", flush=True)
 
 
 if __name__ == "__main__":

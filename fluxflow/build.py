@@ -83,6 +83,7 @@ def build_training(config: DictConfig) -> Training:
     """Build the module, the data and the trainer of a checked config."""
     import torch
 
+    from fluxflow.kernels.heap import keep_freed_memory
     from fluxflow.training import rehearsal
     from fluxflow.training.callbacks import Interruption, RunRecord
     from fluxflow.training.compilation import compile_networks
@@ -106,6 +107,7 @@ def build_training(config: DictConfig) -> Training:
     callbacks = build_all(config, "callbacks")
     callbacks += [RunRecord(resolved(config), Path(config.run_dir)), interruption]
     trainer = build(config.trainer, callbacks=callbacks, logger=build_all(config, "logger"))
+    keep_freed_memory(trainer.strategy.root_device)
     return Training(module, data, trainer, interruption)
 
 

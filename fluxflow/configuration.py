@@ -20,7 +20,6 @@ WIDEST_DISCRIMINATOR = 8192  # channels: more take tens of GB
 VAE_ARGUMENTS = {"vae_dim": "d_model", "downscales": "downscales", "max_hw": "max_hw", "version": "version"}
 MODEL_LAYOUTS = ("planar", "published")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
-MEMORY = ("auto", "none", "blocks")
 OPTIMIZERS = ("optimizer", "discriminator_optimizer")
 OPTIMIZER_STATES = ("_target_", "amsgrad", "centered", "momentum")  # decide what it keeps beside the weights
 OPEN = ("callbacks", "logger")  # mappings of objects, which may be null, left out or more than those of the configs
@@ -63,7 +62,6 @@ def check_choices(config: dict[str, Any]) -> None:
         "model.version": VERSIONS,
         "model.layout": MODEL_LAYOUTS,
         "matmul_precision": MATMUL_PRECISIONS,
-        "memory": MEMORY,
     }
     for key, choices in choices_of.items():
         if (value := str(select(config, key))) not in choices:
@@ -87,8 +85,8 @@ def check_combinations(config: dict[str, Any]) -> None:
             raise ConfigError("stage=encode needs the VAE of stage 1: give vae=<its run or model folder>.")
         if config["resume"] is not None:
             raise ConfigError("resume= is for training: stage=encode goes on where it stopped when its name= is given.")
-        if config["compile"] or config["memory"] != "auto":
-            raise ConfigError("compile= and memory= are for training: leave them out with stage=encode.")
+        if config["compile"] or config["activation_checkpointing"]:
+            raise ConfigError("compile= and activation_checkpointing= are for training, not for stage=encode.")
         if data.get("sources"):
             raise ConfigError("stage=encode takes one set, data.train=: data=latents mixes the caches of several.")
         check_vae(config["vae"], config["model"])

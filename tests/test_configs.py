@@ -119,7 +119,7 @@ def test_optimizers_of_torch_are_allowed() -> None:
         (["model.version=0.3.1"], r"did you mean '0\.3\.0'"),
         (["model.layout=publshed"], "did you mean 'published'"),
         (["matmul_precision=hihg"], "did you mean 'high'"),
-        (["memory=block"], "did you mean 'blocks'"),
+        (["activation_checkpointing=1"], "activation_checkpointing must be true or false, not 1"),
         (["+stpes=3"], "did you mean 'steps'"),
         (["steps=ten"], "steps must be a whole number, not 'ten'"),
         (["model.vae_dim=1.5"], r"model\.vae_dim must be a whole number, not 1\.5"),

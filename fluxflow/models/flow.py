@@ -139,7 +139,7 @@ class FluxFlowProcessor(Network):
         n_layers: blocks.
         max_hw: latent side that the size token calls 1.
         ctx_tokens: tokens from which the context is mixed.
-        checkpointing: recompute each block in the backward instead of keeping its activations.
+        activation_checkpointing: recompute each block in the backward instead of keeping its activations.
         version: a key of `fluxflow.versions.VERSIONS`.
         layout: a key of `fluxflow.models.layouts.LAYOUTS`; "published" for weights of the published package.
     """
@@ -153,7 +153,7 @@ class FluxFlowProcessor(Network):
         n_layers: int = 10,
         max_hw: int = 1024,
         ctx_tokens: int = 4,
-        checkpointing: bool = False,
+        activation_checkpointing: bool = False,
         version: str = DEFAULT_VERSION,
         layout: str = "planar",
     ) -> None:
@@ -172,7 +172,7 @@ class FluxFlowProcessor(Network):
             "layout": layout,
         }
         self.max_hw, self.ctx_tokens, self.head_dim = max_hw, ctx_tokens, d_model // n_head
-        self.checkpointing, self.layout = checkpointing, LAYOUTS[layout]
+        self.activation_checkpointing, self.layout = activation_checkpointing, LAYOUTS[layout]
         kind = version_of(version)
         channels = vae_dim + kind.context_channels
         self.vae_to_dmodel = nn.Linear(channels, d_model)
@@ -253,6 +253,6 @@ class FluxFlowProcessor(Network):
         points: Tensor | None,
         condition: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        if self.checkpointing and self.training:
+        if self.activation_checkpointing and self.training:
             return checkpoint(block, x, text, rotary, points, condition, use_reentrant=False)
         return block(x, text, rotary, points, condition)

@@ -106,7 +106,7 @@ class FluxCompressor(Network):
         attn_layers: self-attention layers over the tokens.
         attn_heads: heads of each.
         attn_ff_mult: width of their feed-forward part in units of `d_model`.
-        checkpointing: recompute each block in the backward instead of keeping its activations.
+        activation_checkpointing: recompute each block in the backward instead of keeping its activations.
         version: a key of `fluxflow.versions.VERSIONS`.
     """
 
@@ -119,7 +119,7 @@ class FluxCompressor(Network):
         attn_layers: int = 4,
         attn_heads: int = 8,
         attn_ff_mult: int = 2,
-        checkpointing: bool = False,
+        activation_checkpointing: bool = False,
         version: str = DEFAULT_VERSION,
     ) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class FluxCompressor(Network):
             "attn_ff_mult": attn_ff_mult,
             "version": version,
         }
-        self.max_hw, self.checkpointing = max_hw, checkpointing
+        self.max_hw, self.activation_checkpointing = max_hw, activation_checkpointing
         self.latents: dict = {}  # of a model in use: latent_mean, latent_std and sample_size, for other pipelines
         kind = version_of(version)
         self.packet_channels = d_model + kind.context_channels
@@ -209,7 +209,9 @@ class FluxCompressor(Network):
         return (packed, mu, logvar) if training else packed
 
     def _run(self, block: nn.Module, x: Tensor) -> Tensor:
-        return checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
+        return (
+            checkpoint(block, x, use_reentrant=False) if self.activation_checkpointing and self.training else block(x)
+        )
 
 
 class UpsampleBlock(nn.Module):
@@ -239,7 +241,7 @@ class FluxExpander(Network):
         d_model: channels of the latent.
         upscales: doublings of the resolution.
         max_hw: latent side that the size token calls 1.
-        checkpointing: recompute each block in the backward instead of keeping its activations.
+        activation_checkpointing: recompute each block in the backward instead of keeping its activations.
         version: a key of `fluxflow.versions.VERSIONS`.
     """
 
@@ -248,12 +250,12 @@ class FluxExpander(Network):
         d_model: int = 128,
         upscales: int = 4,
         max_hw: int = 1024,
-        checkpointing: bool = False,
+        activation_checkpointing: bool = False,
         version: str = DEFAULT_VERSION,
     ) -> None:
         super().__init__()
         self.config = {"d_model": d_model, "upscales": upscales, "max_hw": max_hw, "version": version}
-        self.d_model, self.max_hw, self.checkpointing = d_model, max_hw, checkpointing
+        self.d_model, self.max_hw, self.activation_checkpointing = d_model, max_hw, activation_checkpointing
         kind = version_of(version)
         self.upscale = nn.ModuleList(UpsampleBlock(d_model, kind) for _ in range(upscales))
         # Nothing depends on the mixer: published checkpoints carry its weights, and so do ours.
@@ -292,6 +294,6 @@ class FluxExpander(Network):
         return self.rgb_activation(self.to_rgb_conv(x))
 
     def _run(self, block: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
-        if self.checkpointing and self.training:
+        if self.activation_checkpointing and self.training:
             return checkpoint(block, x, context, use_reentrant=False)
         return block(x, context)

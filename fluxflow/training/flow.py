@@ -1,7 +1,6 @@
 """Stage 2: the flow over the latent tokens of a frozen VAE, conditioned on text."""
 
 import logging
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,8 +14,8 @@ from fluxflow.data import LatentDataModule
 from fluxflow.diffusion.prediction import add_noise, min_snr_weight, velocity
 from fluxflow.diffusion.schedule import TIMESTEPS, network_time, noise_schedule
 from fluxflow.errors import CheckpointError
-from fluxflow.metrics import flops
 from fluxflow.models import BertTextEncoder, FluxFlowProcessor, LatentSpace
+from fluxflow.training.flops import flow_step
 from fluxflow.training.gradients import FiniteCheck, clip, unscale
 from fluxflow.training.images import to_signed
 from fluxflow.training.optimizers import keep_options, scale_rate
@@ -80,6 +79,7 @@ class FlowLitModule(LightningModule):
         self.clip, self.log_every, self.seed = clip, log_every, seed
         self.check_finite = FiniteCheck()
         self._begun: Optimizer | None = None
+        self._flops: dict[tuple[int, ...], int] = {}
         self._last_loss = torch.tensor(0.0)
         alpha, sigma = noise_schedule()
         self.register_buffer("alpha", alpha[:, None, None], persistent=False)
@@ -125,30 +125,12 @@ class FlowLitModule(LightningModule):
 
     def flops(self, batch: dict[str, Any]) -> int:
         """Floating-point operations of the training step with this batch, the frozen language model left out."""
-        compressor, text, total = self.latent_space.compressor.config, self.text_encoder.config, 0
-        latent, count = batch.get("mean"), len(batch["caption"])
-        if latent is None:
-            height, width = batch["image"].shape[2:]
-            tokens = math.prod(self.latent_space.latent_size(height, width))
-            total += flops.posterior(compressor, count, height, width).forward
-        else:
-            tokens = latent.shape[2] * latent.shape[3]
-        total += flops.packet(compressor, count, tokens).forward
-        total += flops.text_projection(self.text_encoder.hidden_size, text["embed_dim"], count).training
-        return total + flops.flow(self.flow_processor.config, count, tokens).training
-
-    def draft(self, batch: dict[str, Any]) -> Any:
-        """The graph of the forward with this batch, as shapes on the meta device."""
-        if "image" in batch:
-            h, w = self.latent_space.latent_size(*batch["image"].shape[2:])
-        else:
-            h, w = batch["mean"].shape[2:]
-        count = len(batch["caption"])
-        with torch.device("meta"):
-            network = FluxFlowProcessor(**self.flow_processor.config)
-            text = torch.empty(count, self.text_encoder.config["embed_dim"], requires_grad=True)
-            packed = torch.empty(count, h * w + 1, self.latent_space.compressor.packet_channels)
-            return network(packed, text, torch.empty(count), (h, w))
+        shape = tuple(batch["mean" if "mean" in batch else "image"].shape)
+        if shape not in self._flops:
+            text, features = self.text_encoder, (shape[0], self.text_encoder.hidden_size)
+            networks = self.latent_space.compressor, self.flow_processor, text.output_layer
+            self._flops[shape] = flow_step(*networks, features, shape, "mean" in batch)
+        return self._flops[shape]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Mean squared error of the velocity over evenly spread timesteps; noise and times are always the same."""

@@ -1,5 +1,7 @@
 """What can be known of a training before it starts: that weights fit, networks take the pictures, optimizers step."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +12,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fluxflow.errors import ConfigError
-from fluxflow.training.memory import free_memory
 from fluxflow.values import shorten
 
 KINDS = {"data": LightningDataModule, "stage": LightningModule, "callbacks": Callback, "logger": Logger}
@@ -35,11 +36,24 @@ def check_memory(sketches: dict[str, nn.Module]) -> None:
         sketches: the networks, on the meta device.
     """
     needed = {name: sum(p.numel() * p.element_size() for p in net.parameters()) for name, net in sketches.items()}
-    free = free_memory(torch.device("cpu"))
+    free = free_memory()
     if sum(needed.values()) > free:
         parts = ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in needed.items())
         raise ConfigError(f"The weights alone take more than the {free / 1e9:.1f} GB that are free ({parts}): "
                           "take a smaller model=, or smaller sizes of it.")  # fmt: skip
+
+
+def free_memory() -> int:
+    """Return the bytes of RAM that this process can still take, of the machine or of its container."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    table = Path("/proc/meminfo")
+    if table.is_file():
+        lines = dict(line.split(":", 1) for line in table.read_text(encoding="ascii").splitlines())
+        limits.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    container = Path("/sys/fs/cgroup/memory.max")
+    if container.is_file() and (limit := container.read_text(encoding="ascii").strip()).isdigit():
+        limits.append(int(limit))
+    return min(limits)
 
 
 def check_sizes(module: Any, image_size: int) -> None:

@@ -1,6 +1,5 @@
 """Stage 1: the VAE against a patch discriminator."""
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,9 +18,10 @@ from fluxflow.losses import (
     r1_penalty,
     reconstruction_loss,
 )
-from fluxflow.metrics import flops, psnr, ssim
+from fluxflow.metrics import psnr, ssim
 from fluxflow.models import FluxCompressor, FluxExpander, LatentSpace, PatchDiscriminator
 from fluxflow.training.accumulation import hold_gradients
+from fluxflow.training.flops import vae_step
 from fluxflow.training.gradients import FiniteCheck, clip
 from fluxflow.training.images import to_signed
 from fluxflow.training.optimizers import keep_options
@@ -91,6 +91,7 @@ class VAELitModule(LightningModule):
         self.statistics_images, self.log_every, self.seed = statistics_images, log_every, seed
         self.check_finite = FiniteCheck(discriminator)
         self._begun: list[Optimizer] = []
+        self._flops: dict[tuple[Any, ...], int] = {}
 
     @property
     def exported(self) -> nn.Module:
@@ -198,33 +199,13 @@ class VAELitModule(LightningModule):
 
     def flops(self, batch: dict[str, Any]) -> int:
         """Floating-point operations of the training step with this batch."""
-        compressor, expander = self.latent_space.compressor.config, self.latent_space.expander.config
-        count, _, height, width = batch["image"].shape
-        tokens = math.prod(self.latent_space.latent_size(height, width))
-        work = flops.posterior(compressor, count, height, width) + flops.packet(compressor, count, tokens)
-        total = (work + flops.expander(expander, count, tokens)).training
-        if self.gan_weight * linear_ramp(self.global_step, self.gan_start, self.gan_ramp) > 0:
-            r1 = self.r1_gamma > 0 and self.global_step % self.r1_every == 0
-            total += flops.gan_step(self.discriminator.config, count, height, width, r1)
-        return total
-
-    def draft(self, batch: dict[str, Any]) -> Any:
-        """The graphs of the forward with this batch and all that may join it, as shapes on the meta device."""
-        space = self.latent_space
-        with torch.device("meta"):
-            compressor, expander = FluxCompressor(**space.compressor.config), FluxExpander(**space.expander.config)
-            image = torch.empty(batch["image"].shape)
-            packed, mu, _ = compressor(image, training=True)
-            fake = expander(packed, latent_size=(mu.shape[2], mu.shape[3]))
-            if self.gan_weight == 0:
-                return fake
-            critic = PatchDiscriminator(**self.discriminator.config)
-            context = packed[:, :-1, : mu.shape[1]].mean(dim=1).detach()
-            verdict = critic(torch.cat([image, fake.detach()]), torch.cat([context, context]))
-            if self.r1_gamma == 0:
-                return fake, verdict
-            real = image.requires_grad_(True)
-            return fake, verdict, r1_penalty(critic(real, context), real)
+        adversarial = self.gan_weight * linear_ramp(self.global_step, self.gan_start, self.gan_ramp) > 0
+        r1 = adversarial and self.r1_gamma > 0 and self.global_step % self.r1_every == 0
+        key = (tuple(batch["image"].shape), adversarial, r1)
+        if key not in self._flops:
+            space, critic = self.latent_space, self.discriminator if adversarial else None
+            self._flops[key] = vae_step(space.compressor, space.expander, critic, key[0], r1)
+        return self._flops[key]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         image = to_signed(batch["image"])

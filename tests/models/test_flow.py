@@ -144,7 +144,7 @@ def test_every_token_sees_text_time_and_every_other_token():
 
 
 def test_checkpointing_changes_neither_outputs_nor_gradients():
-    plain, frugal = tiny_flow().train(), tiny_flow(checkpointing=True).train()
+    plain, frugal = tiny_flow().train(), tiny_flow(activation_checkpointing=True).train()
     frugal.load_state_dict(plain.state_dict())
     packed, text, time = inputs()
     results = []

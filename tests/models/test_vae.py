@@ -118,8 +118,8 @@ def test_output_colours_stay_on_their_curve():
 def test_checkpointing_changes_neither_outputs_nor_gradients(kind):
     def build(checkpointing: bool) -> nn.Module:
         if kind == "compressor":
-            return tiny_compressor(checkpointing=checkpointing)
-        return FluxExpander(d_model=8, upscales=2, checkpointing=checkpointing)
+            return tiny_compressor(activation_checkpointing=checkpointing)
+        return FluxExpander(d_model=8, upscales=2, activation_checkpointing=checkpointing)
 
     plain, frugal = build(False).train(), build(True).train()
     frugal.load_state_dict(scrambled(plain).state_dict())
@@ -153,7 +153,7 @@ def kept_bytes(network: nn.Module, x: Tensor) -> int:
 
 def test_checkpointing_keeps_less():
     x = pack(torch.randn(2, 16, 64), (4, 4), 1024)
-    plain, frugal = (FluxExpander(d_model=64, upscales=2, checkpointing=c).train() for c in (False, True))
+    plain, frugal = (FluxExpander(d_model=64, upscales=2, activation_checkpointing=c).train() for c in (False, True))
     assert kept_bytes(frugal, x) < 0.5 * kept_bytes(plain, x)
 
 

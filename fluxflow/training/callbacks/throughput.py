@@ -23,7 +23,7 @@ class Throughput(Callback):
 
     - `images_per_second` over all ranks.
     - `waiting_for_data`, the share of the time in [0, 1].
-    - `tflops` of each device: the operations that the networks ask of it (`fluxflow.metrics.flops`), 10¹² a second.
+    - `tflops` of each device: the operations that the networks ask of it (`fluxflow.training.flops`), 10¹² a second.
     - `mfu`, the share of what the device can do that they are; only where that is known. Of a CPU, it is measured.
     - `peak_memory_gb`: the most that the tensors of a GPU, or on a CPU the process, ever took, in 10⁹ bytes.
 
