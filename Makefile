@@ -44,7 +44,7 @@ bench: $(RUN_STAMP) ## compare times and memory side by side; PEER=PEER/bin/pyth
 	$(BIN)/python -m benchmarks.data $(if $(PEER),--peer $(PEER))
 
 sizes: $(RUN_STAMP) ## print the parameter counts of model=default
-	$(BIN)/python -m fluxflow.build sizes model=default
+	$(BIN)/python -m fluxflow.commands.sizes model=default
 
 clean: ## remove .venv and the caches; runs in outputs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,10 +1,10 @@
 """Prints one table: python -m benchmarks [--peer PEER/bin/python] [--rows vae32 flow …] [--pairs 7] [--save FILE]
 
 Each row compares us with the published package in the environment of --peer, which docs/published.md says how to make;
-without it, with the naive form of our own kernels where there is one. Both sides are processes of their own that take
-turns, with the same number of threads: a number is the median over the pairs, with their range. What is timed is done
-twice in a turn, of which the second time counts: in training a step follows a step, and the first of a turn follows
-seconds in which the threads slept and the other side filled the caches.
+without it, with the naive form of our kernels where there is one; with --before TREE, with another checkout of ours.
+Both sides are processes of their own that take turns, with the same number of threads: a number is the median over the
+pairs, with their range. What is timed is done twice in a turn, of which the second time counts: in training a step
+follows a step, and the first of a turn follows seconds in which the threads slept and the other side filled the caches.
 
 Times are of whole steps as a user's training takes them (benchmarks/ours.py, benchmarks/peer_steps.py). Memory is the
 highest resident memory of the process during a step above that before it, with freed memory given back to the system at
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from benchmarks.pairs import TIDY, Worker, compare, machine
+from benchmarks.pairs import ROOT, TIDY, Worker, compare, machine
 from benchmarks.rows import PEAK, Row, Work, rows
 
 UNITS = {"s": 1.0, "MB": 1e-6, "inputs": 1.0}
@@ -33,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
         "benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--peer", help="the Python of an environment that has the published package")
+    made.add_argument(
+        "--before", type=Path, metavar="TREE", help="another checkout of ours, timed in place of the peer"
+    )
     made.add_argument("--rows", nargs="+", default=list(rows()), choices=list(rows()), metavar="ROW",
                       help=f"of {', '.join(rows())}")  # fmt: skip
     made.add_argument("--pairs", type=int, default=7)
@@ -45,39 +48,50 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def start(work: Work, python: str | None, folder: Path, row: Row, threads: int) -> Worker:
-    """A worker of ours, or in another Python one of the published package."""
+def start(work: Work, python: str | None, folder: Path, row: Row, threads: int, tree: Path = ROOT) -> Worker:
+    """A worker of ours, perhaps of another checkout, or in another Python one of the published package."""
     what, arguments = work
     given = arguments if what in NO_FOLDER else {"folder": str(folder), **arguments}
     program = [sys.executable, "-m", "benchmarks.ours"] if python is None else [python, str(HERE / "peer_steps.py")]
-    return Worker([*program, what, json.dumps(given)], threads, TIDY if row.column == PEAK else {})
+    return Worker([*program, what, json.dumps(given)], threads, TIDY if row.column == PEAK else {}, tree)
 
 
 NO_FOLDER = ("bezier", "bezier_saved", "command")
 
 
+def opponent(row: Row, options: argparse.Namespace) -> tuple[str, Work | None, str | None, Path]:
+    """What a row is compared with: its name, work, Python (None: this one) and checkout."""
+    if options.before is not None:
+        return "before", row.ours, None, options.before.absolute()
+    if options.peer is not None and row.theirs is not None:
+        return "published", row.theirs, options.peer, ROOT
+    return "ours" if row.theirs is None else "naive", row.other, None, ROOT
+
+
 def measure(row: Row, folder: Path, options: argparse.Namespace) -> str:
     """The line of a row."""
-    peer = options.peer if row.theirs is not None else None
-    other = row.theirs if peer is not None else row.other
+    against, other, python, tree = opponent(row, options)
     if other is None and row.judged != "own":
         return f"{row.what:52} nothing to compare with: give --peer"
     with ExitStack() as stack:
-        ours, theirs = (
-            work and stack.enter_context(closing(start(work, python, folder, row, options.threads)))
-            for work, python in ((row.ours, None), (other, peer))
-        )
-        assert ours is not None
+
+        def worker(work: Work, python: str | None, tree: Path) -> Worker:
+            return stack.enter_context(closing(start(work, python, folder, row, options.threads, tree)))
+
+        ours, theirs = worker(row.ours, None, ROOT), other and worker(other, python, tree)
         print(row.what, file=sys.stderr, flush=True)
         works = 1 if theirs is None or row.column == PEAK else 2
         compared = compare(ours, theirs, options.pairs, options.warm, works, row.column)
-    judged = row.numbers(compared)
+    ratios = [theirs / ours for ours, theirs in zip(compared.ours, compared.other)]
+    judged = ratios if options.before else row.numbers(compared)
     median, scale = statistics.median(judged), UNITS[row.unit]
     mine, others = ([f"{scale * value:9.4g} {row.unit}" for value in compared.medians] + [""])[:2]
-    against = "" if other is None else "published" if peer is not None else "ours" if row.theirs is None else "naive"
+    line = f"{row.what:52} {mine:>14} {others:>14} {against if other else '':9} "
+    line += f"{f'{median:6.2f} ({min(judged):.2f}–{max(judged):.2f})':22}"
+    if options.before:
+        return line
     sign, verdict = ("≥" if row.judged == "ratio" else "≤"), ("ok" if row.reached(median) else "below")
-    spread = f"{median:6.2f} ({min(judged):.2f}–{max(judged):.2f})"
-    return f"{row.what:52} {mine:>14} {others:>14} {against:9} {spread:22} {sign} {row.bar:<5g} {verdict}"
+    return f"{line} {sign} {row.bar:<5g} {verdict}"
 
 
 def files(options: argparse.Namespace, stack: ExitStack) -> Path:

@@ -18,16 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Fabric
 
 from benchmarks.pairs import machine
 from fluxflow.data import DataModule, LatentDataModule
-from fluxflow.data.folder import FolderReader
-from fluxflow.data.records import ordered
-from fluxflow.data.shards import demo_shards
-from fluxflow.diffusion.time_sampling import logit_normal
+from fluxflow.data.images.buckets import Buckets
+from fluxflow.data.images.transforms import Transform
+from fluxflow.data.latents.cache import LatentTransform
+from fluxflow.data.latents.encoder import LatentEncoder
+from fluxflow.data.sources.folder import FolderReader
+from fluxflow.data.sources.records import ordered
+from fluxflow.data.sources.shards import demo_shards
+from fluxflow.diffusion.process import logit_normal
 from fluxflow.models import BertTextEncoder, FluxCompressor, FluxExpander, FluxFlowProcessor, LatentSpace
 from fluxflow.training import CosineSchedule, FlowLitModule
-from fluxflow.training.encode import LatentEncoder
 
 # side of the pictures, batch, VAE dim, halvings, its attention layers and heads, flow dim, layers, heads, text dim
 ROWS = {"tiny": (64, 8, 8, 3, 2, 4, 96, 4, 4, 256), "default": (256, 4, 128, 4, 4, 8, 128, 10, 8, 1024)}
@@ -80,10 +84,12 @@ def compare(name: str, pairs: int, count: int) -> None:
     options: dict[str, Any] = {"batch_size": batch, "num_workers": 0}
     with tempfile.TemporaryDirectory() as folder:
         garments(Path(folder) / "pictures", 8 * batch)
-        pictures = DataModule(FolderReader, f"{folder}/pictures", val_fraction=0.3, image_size=side, **options)
+        transform = Transform(Buckets(side, 1), "random", 0.5, caption_rule="random")
+        source = f"{folder}/pictures"
+        pictures = DataModule(FolderReader, source, val_fraction=0.3, image_size=side, transform=transform, **options)
         encoder = LatentEncoder(module.latent_space, module.text_encoder, f"{folder}/latents")
-        encoder.run(pictures, {"accelerator": "cpu", "devices": 1})
-        latents = LatentDataModule(f"{folder}/latents", **options)
+        encoder.run(pictures, Fabric(accelerator="cpu", devices=1))
+        latents = LatentDataModule(f"{folder}/latents", transform=LatentTransform(0.5, "random"), **options)
         latents.setup()
         runs = [steps(module, iter(data.train_dataloader()), count) for data in (pictures, latents)]
         times = [[run() for run in runs] for _ in range(pairs + 1)][1:]  # the first pair warms up

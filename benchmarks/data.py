@@ -29,11 +29,11 @@ import torch
 from PIL import Image
 
 from benchmarks.pairs import Worker, machine
-from fluxflow.data.buckets import Buckets
-from fluxflow.data.decode import decode, decoder_name
-from fluxflow.data.records import IMAGE_SUFFIXES, Record
-from fluxflow.data.stream import collate
-from fluxflow.data.transforms import Transform
+from fluxflow.data.images.buckets import Buckets
+from fluxflow.data.images.decode import decode, decoder_name
+from fluxflow.data.images.transforms import Transform
+from fluxflow.data.sources.records import IMAGE_SUFFIXES, Record
+from fluxflow.data.streaming.streams import collate
 
 SIDE = 256
 SOURCES = {"375 × 500": (375, 500), "512 × 512": (512, 512), "1024 × 1024": (1024, 1024)}  # height, width

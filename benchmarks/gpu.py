@@ -27,10 +27,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.material import caption, prepare
 from benchmarks.ours import Batch, fit, flow_config, pictures, pipeline, vae_config, with_latents
 from benchmarks.pairs import machine
-from fluxflow import build, kernels
+from fluxflow import kernels
+from fluxflow.commands import build
 from fluxflow.kernels import bezier as curves
 from fluxflow.kernels.conv import TRANSPOSED_FORMS
-from fluxflow.training.compilation import compile_networks
+from fluxflow.models.compilation import compile_networks
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Training = tuple[Any, Iterator[Batch]]  # a module and its batches

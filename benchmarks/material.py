@@ -5,15 +5,18 @@ import logging
 from pathlib import Path
 
 import torch
+from lightning import Fabric
 from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
 
 from benchmarks.data import jpegs
 from fluxflow.checkpoint import save_model
 from fluxflow.data import DataModule
-from fluxflow.data.folder import FolderReader
+from fluxflow.data.images.buckets import Buckets
+from fluxflow.data.images.transforms import Transform
+from fluxflow.data.latents.encoder import LatentEncoder
+from fluxflow.data.sources.folder import FolderReader
 from fluxflow.models import BertTextEncoder, FluxCompressor, FluxExpander, LatentSpace
 from fluxflow.models.encoders import locate
-from fluxflow.training.encode import LatentEncoder
 
 TEXT = 1024  # size of the text embedding
 HELD_OUT = 0.3
@@ -40,12 +43,13 @@ def prepare(folder: Path, vae_dim: int, side: int, count: int, version: str, toy
     zeros = torch.zeros(compressor.packet_channels)
     expander = FluxExpander(vae_dim, version=version)
     save_model(folder / "vae", compressor=compressor, expander=expander, latent_mean=zeros, latent_std=zeros + 1)
-    pictures = DataModule(FolderReader, str(folder / "pictures"), val_fraction=HELD_OUT, image_size=side, batch_size=4,
-                          num_workers=0, multiple=16)  # fmt: skip
+    transform = Transform(Buckets(side, 16), flip=0.5)
+    pictures = DataModule(FolderReader, str(folder / "pictures"), val_fraction=HELD_OUT, image_size=side,
+                          transform=transform, batch_size=4, num_workers=0)  # fmt: skip
     logging.getLogger("lightning").setLevel(logging.WARNING)
     text = BertTextEncoder(TEXT, str(folder / "text"))
     encoder = LatentEncoder(LatentSpace(compressor, expander), text, str(folder / "latents"))
-    encoder.run(pictures, {"accelerator": "cpu", "devices": 1})
+    encoder.run(pictures, Fabric(accelerator="cpu", devices=1))
 
 
 def _write_pictures(folder: Path, side: int, count: int) -> None:

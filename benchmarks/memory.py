@@ -21,8 +21,9 @@ from omegaconf import DictConfig
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
-from fluxflow.build import CONFIGS, build
-from fluxflow.diffusion.time_sampling import uniform
+from fluxflow.commands.build import build
+from fluxflow.commands.objects import CONFIGS
+from fluxflow.diffusion.process import uniform
 from fluxflow.kernels.heap import keep_freed_memory
 from fluxflow.models import BertTextEncoder, LatentSpace
 from fluxflow.training import CosineSchedule, FlowLitModule

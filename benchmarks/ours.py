@@ -18,16 +18,19 @@ from torch import Tensor
 
 from benchmarks.material import TEXT, caption
 from benchmarks.pairs import answer, asked
-from fluxflow import build, kernels
+from fluxflow import kernels
+from fluxflow.commands import build
+from fluxflow.commands.objects import CONFIGS
 from fluxflow.data import LatentDataModule
+from fluxflow.data.latents.cache import LatentTransform
 from fluxflow.kernels.heap import keep_freed_memory
 from fluxflow.models import BertTextEncoder, BezierActivation, FluxCompressor, FluxExpander, FluxFlowProcessor
 from fluxflow.models.packet import pack
 from fluxflow.pipeline import FluxFlowPipeline
 from fluxflow.training import EMA, FlowLitModule
 from fluxflow.training.gradients import clip
+from fluxflow.training.optimizers import set_learning_rate
 from fluxflow.training.randomness import step_generator
-from fluxflow.training.schedules import set_learning_rate
 
 Batch = dict[str, Any]
 
@@ -49,7 +52,7 @@ class OnDemand:
 
 def composed(folder: str, *overrides: str) -> DictConfig:
     left_out = ["callbacks.previews=null", "callbacks.checkpoints=null", "+trainer.max_epochs=1"]
-    with initialize_config_dir(str(build.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", [*overrides, *left_out, f"run_dir={folder}"])
 
 
@@ -122,7 +125,8 @@ def flow_pictures(folder: str, vae_dim: int, dim: int, layers: int, side: int, b
 
 def cached(folder: str, batch: int) -> Iterator[Batch]:
     """Batches of the cache of latents, read by this process."""
-    data = LatentDataModule(f"{folder}/latents", batch_size=batch, num_workers=0, flip=0.0)
+    transform = LatentTransform(flip=0.0, caption_rule="random")
+    data = LatentDataModule(f"{folder}/latents", transform=transform, batch_size=batch, num_workers=0)
     data.setup()
     return iter(data.train_dataloader())
 

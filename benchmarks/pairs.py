@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 ANSWER = "answer:"
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 # Freed memory goes back to the system at once, so that the peak is of what is in use.
@@ -57,14 +58,17 @@ class Worker:
         command: what is run.
         threads: of its computations.
         settings: what is set in its environment.
+        tree: the checkout that it runs in.
     """
 
-    def __init__(self, command: Sequence[str], threads: int, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], threads: int, settings: Mapping[str, str] | None = None, tree: Path = ROOT
+    ) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} | dict(settings or {})
         self.command = command
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        env=environment, cwd=Path(__file__).parents[1])  # fmt: skip
+                                        env=environment, cwd=tree)  # fmt: skip
 
     def ask(self, line: str = "") -> list[float]:
         """Let it work once and return its numbers."""
@@ -114,8 +118,7 @@ def compare(ours: Worker, other: Worker | None, pairs: int, warm: int, works: in
 
 def machine(threads: int) -> str:
     """Commit, hardware, threads and load, as the head of a table."""
-    root = Path(__file__).parents[1]
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=root).stdout
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT).stdout
     cpuinfo = Path("/proc/cpuinfo")
     models = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
     return (

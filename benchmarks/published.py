@@ -18,12 +18,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fluxflow.checkpoint.index import ModelIndex
-from fluxflow.checkpoint.networks import NETWORKS
-from fluxflow.checkpoint.published.keys import counterparts
-from fluxflow.checkpoint.published.reader import CLASSES
-from fluxflow.checkpoint.published.writer import export_published
 from fluxflow.models import BertTextEncoder, FluxCompressor, FluxExpander, FluxFlowProcessor, FluxPipeline
 from fluxflow.pipeline import FluxFlowPipeline
+from fluxflow.published.keys import counterparts
+from fluxflow.published.reader import CLASSES
+from fluxflow.published.writer import export_published
 
 PROMPT, STEPS, GUIDANCE = "a red dress", 20, 5.0  # as in benchmarks/peer.py
 
@@ -54,7 +53,7 @@ def our_gradients(golden: Path, dtype: torch.dtype) -> dict[str, Tensor]:
     for component, key in (("compressor", "compressor"), ("expander", "expander"), ("flow_processor", "flow")):
         layout = {"layout": "published"} if key == "flow" else {}
         arguments = {**json.loads(header["kwargs"])[key], **layout, "version": header["model_version"]}
-        network = NETWORKS[CLASSES[component]](**arguments).to(dtype)
+        network = CLASSES[component](**arguments).to(dtype)
         table = tables[component] = counterparts(component, network)
         network.load_state_dict({part.ours: part.read(vectors[f"param.{key}.{name}"]) for name, part in table.items()})
         networks[component] = network.eval()

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fluxflow.pictures import grid, save_png, to_pil
+from fluxflow.image_grid import grid, save_png, to_pil
 from fluxflow.pipeline import FluxFlowPipeline
 
 STEPS = (3, 5, 7, 10, 15, 20, 30, 50, 100)

@@ -37,3 +37,9 @@ def reason(error: BaseException) -> str:
     """The first line of what another library said, in short."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return line if len(line) <= 200 else f"{line[:199]}…"
+
+
+def shorten(text: str, length: int = 80) -> str:
+    """Return `text` on one line, its middle left out where it is longer than `length`."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length // 2]}…{line[-length // 4 :]}"

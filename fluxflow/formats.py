@@ -3,13 +3,13 @@
 import re
 from typing import Any
 
-from fluxflow.runs import REVISION, REVISION_DIGITS
 from fluxflow.schema import SHA256, Misfit, Rule, anything, fields, flag, items, like, nullable, number, text, whole
 from fluxflow.versions import VERSIONS
 
 WIDTH, DEPTH, HALVINGS = whole(1, 2**14), whole(0, 256), whole(1, 10)
 MAX_HW, SIDE = whole(1, 2**20), whole(1, 2**16)
 VERSION = text(*VERSIONS)
+REVISION, REVISION_DIGITS = "_revision", re.compile(r"[0-9a-f]{16}")
 REVISION_RULE = like(REVISION_DIGITS, "16 digits")
 HEADS = ("num_attention_heads", "num_key_value_heads", "num_heads", "n_heads", "n_head")
 # Of a text model's configuration: what has transformers fetch or import code.

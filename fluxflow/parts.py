@@ -1,6 +1,6 @@
 """The parts of a pipeline: how they are held, replaced, moved, saved and loaded, in the ways of diffusers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,14 +10,59 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from fluxflow.checkpoint import load_model, save_model
-from fluxflow.checkpoint.model import COMPONENTS, VAE, as_size
-from fluxflow.checkpoint.published import Choices
+from fluxflow.checkpoint.model import COMPONENTS, VAE, as_size, load_model, save_model
 from fluxflow.diffusion.sampler import make_scheduler, unfitness
 from fluxflow.errors import CheckpointError, ConfigError
-from fluxflow.models import BertTextEncoder, FluxCompressor, FluxExpander, FluxFlowProcessor
+from fluxflow.models.encoders import BertTextEncoder
+from fluxflow.models.flow import FluxFlowProcessor
 from fluxflow.models.latent_space import LatentSpace
-from fluxflow.options import Dtype, check_options, device_of, dtype_of
+from fluxflow.models.vae import FluxCompressor, FluxExpander
+from fluxflow.published.sizes import Choices
+
+Dtype = torch.dtype | str | Mapping[str, torch.dtype | str] | None
+
+# Options of `DiffusionPipeline.from_pretrained` on downloads and on loading in pieces, which there are none of here.
+WITHOUT_EFFECT = (
+    "cache_dir", "disable_mmap", "force_download", "local_files_only", "low_cpu_mem_usage", "mirror", "proxies",
+    "revision", "token",
+)  # fmt: skip
+REFUSED = {
+    "custom_pipeline": "a model folder holds no code",
+    "quantization_config": "these networks are not quantised",
+    "trust_remote_code": "a model folder holds no code, and none of anybody else's is run",
+    "variant": "a model folder holds one set of weights; choose their type by dtype=",
+}
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options of diffusers that mean nothing here, and unknown ones as Python does."""
+    for name, value in options.items():
+        if name in REFUSED and value not in (None, False):
+            raise ConfigError(f"{name}={value!r}: {REFUSED[name]}.")
+        if name == "use_safetensors" and value is False:
+            raise ConfigError("use_safetensors=False asks for pickles, which run code: leave it out.")
+        if name not in (*WITHOUT_EFFECT, *REFUSED, "use_safetensors"):
+            raise TypeError(f"from_pretrained() got an unexpected keyword argument {name!r}")
+
+
+def device_of(device: str | torch.device, device_map: Any) -> str | torch.device:
+    if device_map is None:
+        return device
+    if not isinstance(device_map, str) or device_map in ("auto", "balanced"):
+        raise ConfigError(f"device_map={device_map!r} spreads over several devices: name one, such as 'cuda' or 'cpu'.")
+    return device_map
+
+
+def dtype_of(name: str, dtype: Dtype) -> torch.dtype | None:
+    """Return the type that is asked for a network; None leaves it as it is."""
+    asked = dtype.get(name, dtype.get("default")) if isinstance(dtype, Mapping) else dtype
+    found = getattr(torch, asked.removeprefix("torch."), asked) if isinstance(asked, str) else asked
+    if found is None or found == "auto":
+        return None
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ConfigError(f"dtype={asked!r} is no type of weights; choose float32, bfloat16, float16 or auto.")
+    return found
+
 
 PARAMETERS = ("latent_mean", "latent_std", "sample_size")
 
@@ -100,7 +145,7 @@ class PipelineParts(DiffusionPipeline):
         mean, std = (torch.tensor(self.config[name], device=self._execution_device) for name in PARAMETERS[:2])
         return LatentSpace(self.compressor, self.expander, mean, std)
 
-    def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True) -> None:
+    def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Write this pipeline as a model folder.
 
         Args:
@@ -117,7 +162,7 @@ class PipelineParts(DiffusionPipeline):
         save_model(save_directory, **parts, **self.parameters)
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls,
         pretrained_model_name_or_path: str | Path,
         torch_dtype: Dtype = None,

@@ -11,15 +11,15 @@ from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, L
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from torch import Tensor
 
+from fluxflow.diffusion.process import TIMESTEPS
 from fluxflow.diffusion.sampler import Generators, Sampling, sample
-from fluxflow.diffusion.schedule import TIMESTEPS
 from fluxflow.errors import ConfigError
-from fluxflow.kernels.fourier import kept_kernels
-from fluxflow.models.compiler import check_compiler
+from fluxflow.image_grid import to_pil
+from fluxflow.kernels.fourier import cached_kernel_spectra
+from fluxflow.models.compilation import check_compiler
+from fluxflow.models.latent_space import SIDE, check_tile
 from fluxflow.models.packet import pack
-from fluxflow.models.tiles import SIDE, check_tile
 from fluxflow.parts import PipelineParts, check_scheduler
-from fluxflow.pictures import to_pil
 from fluxflow.prompts import Prompt, embeddings
 
 StepCallback = Callable[["FluxFlowPipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
@@ -108,7 +108,7 @@ class FluxFlowPipeline(PipelineParts):
         solving = sample(
             self._flow, self.scheduler, state, size_token, latent_size, num_inference_steps, generator, eta
         )
-        with kept_kernels(), self.progress_bar(total=num_inference_steps) as progress:  # pyright: ignore[reportCallIssue]
+        with cached_kernel_spectra(), self.progress_bar(total=num_inference_steps) as progress:  # pyright: ignore[reportCallIssue]
             for step, timestep in solving:
                 self._num_timesteps = len(self.scheduler.timesteps)
                 progress.update(num_inference_steps * (step + 1) // self._num_timesteps - progress.n)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fluxflow.errors import ConfigError
-from fluxflow.models import BertTextEncoder
+from fluxflow.models.encoders import BertTextEncoder
 
 log = logging.getLogger(__name__)
 

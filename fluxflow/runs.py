@@ -3,16 +3,12 @@
 Without torch, so that commands can name their run folder, or refuse one, at once.
 """
 
-import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from fluxflow.errors import CheckpointError
 
 INDEX = "model_index.json"
-REVISION, PENDING = "_revision", ".pending"  # see fluxflow.checkpoint.files
-REVISION_DIGITS = re.compile(r"[0-9a-f]{16}")
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = LAST.with_name("best.ckpt")
 PUBLISHED_WEIGHTS = ("flxflow_final.safetensors", "model.safetensors")  # of the published package: the first counts
@@ -29,29 +25,6 @@ def is_published(path: str | Path | None) -> bool:
     if not path.is_dir() or (path / INDEX).is_file() or (path / "model" / INDEX).is_file():
         return False
     return any(file.name in PUBLISHED_WEIGHTS or file.suffix in PICKLES for file in path.iterdir())
-
-
-def revision_of(index: Path) -> str | None:
-    """Return the revision that the index of a model names, None where there is none that can be read."""
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    revision = content.get(REVISION) if isinstance(content, dict) else None
-    return revision if isinstance(revision, str) and REVISION_DIGITS.fullmatch(revision) else None
-
-
-def current(path: Path, revision: str | None) -> Path:
-    """Return the file that holds what `path` is in a revision: a killed writer may not have renamed it yet."""
-    if not isinstance(revision, str) or not revision.isalnum():
-        return path
-    waiting = pending(path, revision)
-    return waiting if waiting.is_file() else path
-
-
-def pending(path: Path, revision: str | None) -> Path:
-    """Return where the content of `path` waits until the index names its revision."""
-    return path.with_name(f"{path.name}.{revision}{PENDING}")
 
 
 def check_model(path: str | Path | None) -> None:

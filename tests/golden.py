@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fluxflow.checkpoint.published.keys import counterparts, derived
+from fluxflow.published.keys import counterparts, derived
 
 VERSIONS = ("0.3.0", "0.6.0", "0.7.0", "0.8.0")
 RECORDED_AS = {"flow_processor": "flow"}  # component → its name in the files, where that differs

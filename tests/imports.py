@@ -11,6 +11,10 @@ ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "train.py", ROOT / "sample.py", *sorted((ROOT / "fluxflow").rglob("*.py"))]
 
 
+# What these import on demand is for train.py.
+TRAINING_COMMANDS = ("fluxflow.commands.build", "fluxflow.commands.hydra_app")
+
+
 def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
@@ -54,11 +58,7 @@ def closure(module: str, on_demand: bool = True) -> set[str]:
         name = waiting.pop()
         seen.add(name)
         parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
-        named = (
-            imports(name, on_demand and name not in ("fluxflow.build", "fluxflow.commands"))
-            if name in MODULES
-            else set()
-        )
+        named = imports(name, on_demand and name not in TRAINING_COMMANDS) if name in MODULES else set()
         waiting |= (parents | named) - seen
     return seen
 

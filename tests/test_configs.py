@@ -2,23 +2,25 @@
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
-from fluxflow import build, configuration, objects
+from fluxflow.commands import build, configuration, objects
+from fluxflow.commands.objects import CONFIGS
 from fluxflow.errors import ConfigError, FluxFlowError
 
-GROUPS = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in build.CONFIGS.glob("*/")}
+GROUPS = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in CONFIGS.glob("*/")}
 MEMBERS = [(group, name) for group, names in sorted(GROUPS.items()) for name in names]
 
 
-def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(build.CONFIGS), version_base="1.3"):
-        return compose("train", [*overrides, "run_dir=run"])
+def composed(*overrides: str, command: str = "train") -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose(command, [*overrides, "run_dir=run"])
 
 
 def needed(group: str, name: str) -> list[str]:
     """What a user must give with this choice."""
-    stage = "flow" if name in ("flow", "demo_flow", "fsdp", "fp16", "encode", "latents") else "vae"
+    stage = "flow" if name in ("flow", "demo_flow", "fsdp", "fp16", "latents") else "vae"
     data = ["data.train=pictures"] if group == "data" and name != "demo" else []
     chosen = [] if group in ("stage", "experiment") else [f"stage={stage}"]
     return [*chosen, *data, *(["vae=outputs/vae/mine"] if stage == "flow" else []), f"{group}={name}"]
@@ -30,7 +32,7 @@ def test_the_groups_are_those_of_the_design() -> None:
     assert GROUPS["precision"] == ["bf16", "fp16", "fp32"]
     assert GROUPS["strategy"] == ["ddp", "fsdp", "single"]
     assert GROUPS["logger"] == ["csv", "tensorboard", "wandb"]
-    assert GROUPS["stage"] == ["encode", "flow", "vae"]
+    assert GROUPS["stage"] == ["flow", "vae"]
     assert all(len(names) > 1 for names in GROUPS.values()), "a group is a choice"
 
 
@@ -44,7 +46,8 @@ def test_each_member_composes_and_passes_the_checks(group: str, name: str, monke
 @pytest.mark.parametrize("data", ["folder", "shards"])
 def test_stage_1_alone_needs_no_captions(data: str) -> None:
     needs = {stage: composed(f"stage={stage}", f"data={data}").data.reader.needs_captions for stage in GROUPS["stage"]}
-    assert needs == {"encode": True, "flow": True, "vae": False}
+    assert needs == {"flow": True, "vae": False}
+    assert composed(f"data={data}", command="encode").data.reader.needs_captions
 
 
 @pytest.mark.parametrize("name", GROUPS["model"])
@@ -113,6 +116,12 @@ def test_optimizers_of_torch_are_allowed() -> None:
         (["model.disc_depth=9"], r"model\.disc_base·2\^model\.disc_depth is 32768"),
         (["callbacks.ema=3"], r"callbacks\.ema must be a mapping or null"),
         (["~data.batch_size"], r"data\.batch_size is missing"),
+        (["~data.transform.flip"], r"data\.transform\.flip is missing"),
+        (["~data.transform.buckets.multiple"], r"data\.transform\.buckets\.multiple is missing"),
+        (["data.transform=null"], r"data\.transform must be an object"),
+        (["data.transform.flip=2"], r"data\.transform\.flip must be at most 1"),
+        (["data.transform.buckets.image_size=32"], r"follows data\.image_size: give that one alone"),
+        (["+data.flip=0"], r"unknown key 'data\.flip': did you mean 'data\.transform\.flip'"),
         (["name=null"], "name must be text, not null"),
         (["name=''"], "name='' names no folder"),
         (["output_dir=''"], "output_dir= names no folder"),
@@ -128,15 +137,32 @@ def test_optimizers_of_torch_are_allowed() -> None:
         (["stage=flow", "vae=nowhere"], "There is no nowhere"),
         (["data=folder"], r"data\.train has no value"),
         (["data=latents", "stage=flow", "vae=nowhere"], r"data\.train has no value"),
-        (["data=latents", "data.train=cache"], "stage=vae needs pictures, and data=latents has none"),
-        (["data=latents", "data.train=cache", "stage=encode"], "stage=encode needs pictures"),
-        (["stage=encode"], "stage=encode needs the VAE of stage 1"),
-        (["stage=encode", "vae=nowhere"], "There is no nowhere"),
-        (["stage=encode", "vae=nowhere", "resume=auto"], "goes on where it stopped when its name= is given"),
-        (["stage=encode", "vae=nowhere", "data=folder", "data.sources={a:{path:b}}"], r"one set, data\.train="),
+        (["data=latents", "data.train=cache"], "stage=vae needs images, and data=latents has none"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(overrides: list[str], message: str) -> None:
     groups = [override for override in overrides if override.split("=")[0] in GROUPS]
     with pytest.raises(FluxFlowError, match=message):
         build.checked(composed(*overrides), composed(*groups))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=latents", "data.train=cache"], "Encoding needs images"),
+        ([], "Encoding needs the VAE of stage 1"),
+        (["vae=nowhere"], "There is no nowhere"),
+        (["vae=nowhere", "data=folder", "data.sources={a:{path:b}}"], r"one set, data\.train="),
+        (["vae=nowhere", "encoder.shard_samples=0"], r"encoder\.shard_samples must be at least 1"),
+    ],
+)
+def test_what_cannot_be_encoded_is_refused_by_name(overrides: list[str], message: str) -> None:
+    groups = [override for override in overrides if override.split("=")[0] in GROUPS]
+    with pytest.raises(FluxFlowError, match=message):
+        build.checked(composed(*overrides, command="encode"), composed(*groups, command="encode"))
+
+
+@pytest.mark.parametrize("key", ["stage", "resume", "compile", "callbacks.ema"])
+def test_encoding_has_no_keys_of_training(key: str) -> None:
+    with pytest.raises(ConfigCompositionException, match=key.partition(".")[0]):
+        composed(f"{key}=x", command="encode")

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow import claims, configuration, folders
+from fluxflow import claims
+from fluxflow.commands import configuration
+from fluxflow.commands import run_folders as folders
 from fluxflow.errors import CheckpointError, ConfigError
 from tests import published
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from fluxflow import lettering
-from fluxflow.lettering import ABSENT, SHIPPED, Lettering, font_for
+from fluxflow import image_grid as lettering
+from fluxflow.image_grid import ABSENT, SHIPPED, Lettering, font_for
 
 
 def drawn(text: str) -> np.ndarray:

@@ -6,9 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxflow import pictures
-from fluxflow.lettering import Lettering
-from fluxflow.pictures import CELL, Row, _wrap, grid, read_metadata, reconstruction_sheet, save_png, to_pil
+from fluxflow import image_grid as pictures
+from fluxflow.image_grid import CELL, Lettering, Row, _wrap, grid, read_metadata, reconstruction_grid, save_png, to_pil
 
 RED = Image.new("RGB", (64, 64), "red")
 
@@ -39,7 +38,7 @@ def test_a_pair_without_a_caption_shows_its_psnr_alone(monkeypatch: pytest.Monke
     seen: list[Row] = []
     monkeypatch.setattr(pictures, "sheet", lambda rows, title: seen.extend(rows))
     image = torch.zeros(3, 8, 8)
-    reconstruction_sheet([image, image], [image + 0.2, image + 0.2], ["", "a square"])
+    reconstruction_grid([image, image], [image + 0.2, image + 0.2], ["", "a square"])
     assert seen[1].notes == ["20.0 dB", "20.0 dB · a square"]
 
 
@@ -85,7 +84,7 @@ def test_too_many_lines_end_in_an_ellipsis() -> None:
 def test_reconstructions_stand_below_their_originals() -> None:
     red = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(3, 3, 64, 64)
     blue = red.flip(1)
-    sheet = reconstruction_sheet(red, blue, ["a", "b", "c"], columns=2)
+    sheet = reconstruction_grid(red, blue, ["a", "b", "c"], columns=2)
     found = [colours(sheet, colour).any(axis=1) for colour in ((255, 0, 0), (0, 0, 255))]
     order = "".join("r" * r + "b" * b for r, b in zip(*(f.tolist() for f in found), strict=True))
     assert [colour for colour, _ in itertools.groupby(order)] == ["r", "b", "r", "b"]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests import published
-from tests.test_train import SMALLEST
+from tests.test_train import ENCODED, SMALLEST
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +24,7 @@ COMMANDS = [
 SMALL = {
     "train.py": [*SMALLEST, "steps=2", "stage.statistics_images=4", "callbacks.previews.steps=2", "name=run"],
     "sample.py": ["steps=2", "count=2"],
+    "fluxflow.data.encode": [*ENCODED, "name=run"],
 }
 
 
@@ -33,8 +34,6 @@ def small(arguments: list[str], script: str) -> list[str]:
     extra = [option for option in SMALL[script] if option.split("=")[0] not in own]
     if "data=latents" in arguments:
         extra = [*(option for option in extra if not option.startswith(("name=", "data.image_size="))), "name=cached"]
-    if "stage=encode" in arguments:
-        return arguments + [o for o in extra if not o.startswith(("callbacks.", "stage.", "data.val_samples="))]
     if "stage=flow" not in arguments:
         extra = [option for option in extra if option != "callbacks.previews.steps=2"]
     elif script == "train.py":
@@ -46,6 +45,8 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     program, *arguments = shlex.split(command.split("  #")[0].replace("<run>", "run"))
     assert program == "python"
     if arguments[0] == "-m":
+        if arguments[1] == "fluxflow.data.encode":
+            arguments = [arguments[0], *small(arguments[1:], arguments[1])]
         monkeypatch.setattr(sys, "argv", arguments[1:])
         runpy.run_module(arguments[1], run_name="__main__")
         return
@@ -83,7 +84,7 @@ def test_every_python_command_of_the_readme_runs(tmp_path, monkeypatch):
         (tmp_path / "pictures" / f"{index}.txt").write_text("a plain colour")
     published.write_folder(tmp_path / "theirs")
     words = published.write_tokenizer(tmp_path / "words")
-    monkeypatch.setattr("fluxflow.checkpoint.published.reader.TEXT_MODEL", words)  # which would come from the hub
+    monkeypatch.setattr("fluxflow.published.reader.TEXT_MODEL", words)  # which would come from the hub
     commands = [command for command in COMMANDS if command.startswith("python ")]
     assert len(commands) >= 7
     for command in commands:

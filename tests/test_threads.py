@@ -21,7 +21,7 @@ def test_what_the_user_sets_takes_precedence(given: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        ["-c", "import fluxflow.models"],
+        ["-c", "import fluxflow.models.vae"],
         ["-c", "import fluxflow, subprocess, sys; subprocess.run([sys.executable, '-c', 'import torch'], check=True)"],
         ["-m", "fluxflow.checkpoint", "inspect", "nothing"],
     ],

@@ -19,10 +19,10 @@ from lightning import Trainer
 from PIL import Image
 from safetensors.torch import load_file
 
-import train
-from fluxflow import commands
 from fluxflow.checkpoint import load_model, load_vae
-from fluxflow.training.callbacks import Progress
+from fluxflow.commands import encode, train
+from fluxflow.commands import hydra_app as commands
+from fluxflow.training.callbacks.progress_bar import Progress
 from tests import published
 from tests.test_claims import holder
 
@@ -33,6 +33,8 @@ SMALLEST = [
     "model.disc_depth=2", "data.image_size=16", "data.batch_size=2", "data.val_batch_size=4", "data.val_samples=4",
     "data.num_workers=0", "log_every=1", "val_every=2", "save_every=2", "preview_every=2", "callbacks.previews.count=2",
 ]  # fmt: skip
+OF_TRAINING = ("callbacks.", "data.val_samples", "val_every", "save_every", "preview_every", "log_every")
+ENCODED = [override for override in SMALLEST if not override.startswith(OF_TRAINING)]  # what encoding takes
 VAE = [*SMALLEST, "stage=vae", "stage.statistics_images=4", "stage.gan_start=1", "stage.gan_ramp=1", "stage.r1_every=2"]
 FLOW = [*SMALLEST, "stage=flow", "callbacks.previews.seeds=2", "callbacks.previews.steps=2"]
 Command = Callable[..., str | int | None]
@@ -43,12 +45,12 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command
     """`python train.py …` in this process and an empty folder; returns what it passed to sys.exit."""
     root, handlers, level = logging.getLogger(), logging.getLogger().handlers[:], logging.getLogger().level
 
-    def run(*overrides: str) -> str | int | None:
+    def run(*overrides: str, main: Callable[[], None] = train.main) -> str | int | None:
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.setattr(commands, "_failed_jobs", [])
         monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
         try:
-            commands.run(train.main)
+            commands.run(main)
         except SystemExit as stop:
             return stop.code
         return None
@@ -102,13 +104,11 @@ def test_a_flow_trains_from_encoded_latents(command: Command, capsys: pytest.Cap
     for number in range(12):
         Image.new("RGB", (24, 16) if number % 2 else (16, 16), (20 * number, 90, 30)).save(pictures / f"{number}.png")
         (pictures / f"{number}.txt").write_text(f"a picture of number {number}")
-    data = ["data=folder", "data.train=pictures", "data.val_fraction=0.4", "data.max_aspect=2"]
+    data = ["data=folder", "data.train=pictures", "data.val_fraction=0.4", "data.transform.buckets.max_aspect=2"]
     assert command(*VAE, "steps=2", "name=mine") is None
-    only_training = ("callbacks.", "data.val_samples", "val_every", "save_every", "preview_every", "log_every")
-    small = [override for override in SMALLEST if not override.startswith(only_training)]
-    encode = [*small, "stage=encode", *data, "vae=outputs/vae/mine", "name=mine"]
-    assert command(*encode) is None
-    assert command(*encode) is None, "there is nothing left to do"
+    options = [*ENCODED, *data, "vae=outputs/vae/mine", "name=mine"]
+    assert command(*options, main=encode.main) is None
+    assert command(*options, main=encode.main) is None, "there is nothing left to do"
     assert Path("outputs/encode/mine/config.yaml").is_file()
     flow = [*(override for override in FLOW if not override.startswith("data.image_size")), "data=latents",
             "data.train=outputs/encode/mine", "vae=outputs/vae/mine", "steps=4"]  # fmt: skip
@@ -127,7 +127,7 @@ def test_a_flow_trains_from_encoded_latents(command: Command, capsys: pytest.Cap
     (pictures / "12.png").write_bytes((pictures / "0.png").read_bytes())
     assert command(*flow) == 1
     assert "has changed since outputs/encode/mine was encoded from it" in capsys.readouterr().err.splitlines()[-1]
-    assert command(*encode, "data.flip=0") == 1
+    assert command(*options, "data.transform.flip=0", main=encode.main) == 1
     assert "the transform (mirrored true → false) and the source (" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -143,6 +143,7 @@ def test_other_versions_and_published_vaes_train(command: Command, tmp_path: Pat
     assert index.latent_mean == [0.0] * 13
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_its_folder(command: Command) -> None:
     run = Path("outputs/vae/mine")
     assert command(*VAE, "steps=3", "name=mine") is None
@@ -170,6 +171,7 @@ def test_the_model_folder_holds_the_averaged_weights(command: Command) -> None:
     assert differing
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_losses(command: Command) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         assert command(*VAE, "steps=2", f"name={name}", f"seed={seed}") is None
@@ -244,6 +246,7 @@ def test_what_a_resumed_run_changes_takes_effect_and_is_said(command: Command) -
     assert "stage.optimizer._target_ is fluxflow.training.relative_adamw there and torch.optim.Adam here" in message
 
 
+@pytest.mark.slow
 def test_a_finished_run_mends_its_model_and_passes_over_a_damaged_checkpoint(command: Command) -> None:
     run = Path("outputs/vae/mine")
     assert command(*VAE, "steps=2", "name=mine") is None
@@ -259,6 +262,7 @@ def test_a_finished_run_mends_its_model_and_passes_over_a_damaged_checkpoint(com
     assert {path: path.read_bytes() for path in (run / "model").rglob("*.*") if path.is_file()} == whole
 
 
+@pytest.mark.slow
 def test_a_repeated_sweep_goes_on_with_more_steps(command: Command) -> None:
     assert command("-m", *VAE, "steps=1", "stage.beta=0.1,0.2") is None
     (sweep,) = Path("outputs/sweeps").iterdir()
@@ -269,6 +273,7 @@ def test_a_repeated_sweep_goes_on_with_more_steps(command: Command) -> None:
     assert all(steps_of(job) == [1, 2] for job in jobs)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_steps_has_a_folder_for_each(command: Command) -> None:
     assert command("-m", *VAE, "steps=1,2", "name=lengths") is None
     jobs = [last.parents[1] for last in Path("outputs/sweeps/lengths").glob("*/checkpoints/last.ckpt")]
@@ -294,6 +299,8 @@ def test_a_run_that_another_process_works_in_is_refused(command: Command) -> Non
         (["steps=abc"], "error: steps must be a whole number, not 'abc'."),
         (["data.batch_size=-1"], "error: data.batch_size must be at least 1, not -1."),
         (["data.image_size=50"], "take 48 or 64"),
+        (["data.flip=0"], "error: unknown key 'data.flip': did you mean 'data.transform.flip'?"),
+        (["data.max_aspect=2"], "did you mean 'data.transform.buckets.max_aspect'?"),
         (["precision=fp16"], "precision=bf16 or fp32"),
         (["stage=flow"], "needs the VAE of stage 1"),
         (["stage=flow", "vae=outputs/vae/none"], "There is no outputs/vae/none"),
@@ -344,7 +351,7 @@ def test_help_config_and_completion_do_not_import_torch(arguments: list[str], tm
     assert done.stdout.endswith("light\n"), done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_exits_with_its_number(number: int, tmp_path: Path) -> None:
     """Also where it reaches the workers of the loader, which the step under way needs."""
     arguments = [sys.executable, str(ROOT / "train.py"), *VAE, "steps=100000", "callbacks.progress.every_seconds=0.1"]

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow import build, commands
+from fluxflow.commands import hydra_app as commands
+from fluxflow.commands.objects import CONFIGS
 
 EVIL = 'import pathlib\npathlib.Path(__file__).with_name("fired").touch()\n\n\ndef fire(*args, **kwargs):\n    pass\n'
 OURS = "hydra.experimental.callbacks.LogJobReturnCallback"
 HANDLER = "hydra: {{{0}: {{version: 1, handlers: {{x: {1}}}, root: {{handlers: [x]}}}}}}"
-CONFIGS = {
+HOSTILE = {
     "callback": "hydra: {callbacks: {x: {_target_: evil.fire}}}",
     "launcher": "hydra: {launcher: {_target_: evil.fire}}",
     "sweeper": "hydra: {sweeper: {_target_: evil.fire}}",
@@ -41,7 +42,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
         calls: list[int] = []
         monkeypatch.setattr(sys, "argv", ["sample.py", *overrides])
-        decorate = hydra.main(version_base="1.3", config_path=str(build.CONFIGS), config_name="sample")
+        decorate = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="sample")
         try:
             commands.run(decorate(commands.job(lambda config: calls.append(config.steps))))
         except SystemExit as end:
@@ -52,10 +53,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sys.modules.pop("evil", None)
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("how", ["primary", "group"])
 def test_nothing_of_a_stranger_is_started(command, tmp_path: Path, kind: str, how: str) -> None:
-    stranger, content = tmp_path / "theirs", CONFIGS[kind]
+    stranger, content = tmp_path / "theirs", HOSTILE[kind]
     if how == "primary":
         stranger.mkdir()
         (stranger / "theirs.yaml").write_text(f"defaults: [sample, _self_]\n{content}\n")

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from fluxflow.configuration import MODEL_LAYOUTS
+from fluxflow.commands.configuration import MODEL_LAYOUTS
 from fluxflow.errors import ConfigError
 from fluxflow.models import FluxCompressor, FluxExpander, FluxFlowProcessor, LatentSpace, PatchDiscriminator
-from fluxflow.models.layouts import LAYOUTS
+from fluxflow.models.flow import LAYOUTS
 from fluxflow.versions import VERSIONS, version_of
 
 

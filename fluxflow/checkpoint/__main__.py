@@ -9,37 +9,38 @@ from pathlib import Path
 
 from fluxflow import signals
 from fluxflow.checkpoint.model import load_model, save_model
-from fluxflow.checkpoint.published import Choices, load_published
-from fluxflow.checkpoint.published.description import describe
-from fluxflow.checkpoint.published.writer import export_published
 from fluxflow.errors import CheckpointError, FluxFlowError
+from fluxflow.published.description import describe
+from fluxflow.published.reader import load_published
+from fluxflow.published.sizes import Choices
+from fluxflow.published.writer import export_published
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m fluxflow.checkpoint", description=(__doc__ or "").split(":")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    taken = commands.add_parser("import", help="make a model folder of a published checkpoint")
-    taken.add_argument("source", metavar="IN", help="a .safetensors file, or a folder of published tools")
-    taken.add_argument("out", metavar="OUT", type=Path, help="a new folder")
-    taken.add_argument("--version", help="of the model, where no tensor tells it")
-    taken.add_argument(
+    importing = commands.add_parser("import", help="make a model folder of a published checkpoint")
+    importing.add_argument("source", metavar="IN", help="a .safetensors file, or a folder of published tools")
+    importing.add_argument("out", metavar="OUT", type=Path, help="a new folder")
+    importing.add_argument("--version", help="of the model, where no tensor tells it")
+    importing.add_argument(
         "--attn-heads", type=int, help="of the compressor (8, or the most below that divide its channels)"
     )
-    taken.add_argument("--flow-heads", type=int, help="of a flow without recorded frequencies (likewise)")
-    taken.add_argument("--max-hw", type=int, help="latent side that the size token calls 1 (1024)")
-    taken.add_argument("--text-model", help="folder or hub name of its DistilBERT (distilbert-base-uncased)")
-    given = commands.add_parser("export", help="write a model as published tools keep theirs")
-    given.add_argument("source", metavar="RUN", help="a run or model folder")
-    given.add_argument("out", metavar="OUT", type=Path, help="a new folder")
-    given.add_argument("--format", choices=["published"], required=True)
-    shown = commands.add_parser("inspect", help="say what a checkpoint is, without loading it")
-    shown.add_argument("source", metavar="IN", help="a .safetensors file, or a folder of published tools or of ours")
-    shown.add_argument("--tensors", action="store_true", help="list every tensor")
+    importing.add_argument("--flow-heads", type=int, help="of a flow without recorded frequencies (likewise)")
+    importing.add_argument("--max-hw", type=int, help="latent side that the size token calls 1 (1024)")
+    importing.add_argument("--text-model", help="folder or hub name of its DistilBERT (distilbert-base-uncased)")
+    exporting = commands.add_parser("export", help="write a model as published tools keep theirs")
+    exporting.add_argument("source", metavar="RUN", help="a run or model folder")
+    exporting.add_argument("out", metavar="OUT", type=Path, help="a new folder")
+    exporting.add_argument("--format", choices=["published"], required=True)
+    inspecting = commands.add_parser("inspect", help="say what a checkpoint is, without loading it")
+    inspecting.add_argument("source", metavar="IN", help="a file or folder of published tools, or a folder of ours")
+    inspecting.add_argument("--tensors", action="store_true", help="list every tensor")
     return parser.parse_args(arguments)
 
 
-def take(options: argparse.Namespace) -> None:
+def import_(options: argparse.Namespace) -> None:
     """Run `import`."""
     choices = Choices(options.version, options.attn_heads, options.flow_heads, options.max_hw, options.text_model)
     index, components = load_published(options.source, choices)
@@ -55,7 +56,7 @@ def take(options: argparse.Namespace) -> None:
     print(f"Written: {options.out} ({', '.join(components)})")
 
 
-def give(options: argparse.Namespace) -> None:
+def export(options: argparse.Namespace) -> None:
     """Run `export`."""
     index, components = load_model(options.source)
     _need_vae(components, options.source)
@@ -64,7 +65,7 @@ def give(options: argparse.Namespace) -> None:
     print(f"Written: {options.out}, for {reader}")
 
 
-def show(options: argparse.Namespace) -> None:
+def inspect(options: argparse.Namespace) -> None:
     """Run `inspect`."""
     print("\n".join(describe(options.source, options.tensors)))
 
@@ -76,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         with signals.unwinding():
             if options.command != "inspect":
                 _refuse_full(options.out)
-            {"import": take, "export": give, "inspect": show}[options.command](options)
+            {"import": import_, "export": export, "inspect": inspect}[options.command](options)
     except FluxFlowError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

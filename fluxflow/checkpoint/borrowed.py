@@ -30,6 +30,7 @@ def load_scheduler(folder: Path) -> Any:
         raise CheckpointError(
             f"{path} names the scheduler {name}, which cannot draw: known are {', '.join(SCHEDULERS)}."
         )
+    scheduler = None
     try:
         scheduler = getattr(diffusers, name).from_config(config)
         fault = unfitness(scheduler) or _trial(copy.deepcopy(scheduler))

@@ -1,14 +1,12 @@
 """What a model is beside its weights: the parts that it has, and the statistics of its latents."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fluxflow.checkpoint.networks import digest
+from fluxflow.models.latent_space import statistic
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class ModelIndex:
         sample_size: height and width of the training images in pixels, where known.
         vae_hash: of the VAE that belongs to it; None where nothing recorded one.
         step: of the training after which it was written, where that is known.
-        revision: of the folder's files, see fluxflow.checkpoint.files.
+        revision: of the folder's files, see fluxflow.revisions.
     """
 
     folder: Path
@@ -41,16 +39,3 @@ class ModelIndex:
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return mean and deviation as tensors, [D + context] each."""
         return statistic(self.latent_mean), statistic(self.latent_std)
-
-
-def statistic(values: Tensor | Sequence[float]) -> Tensor:
-    """Return a statistic as it is stored and hashed: float32, on the CPU."""
-    return torch.as_tensor(values, dtype=torch.float32).detach().cpu()
-
-
-def hash_of(compressor: nn.Module, expander: nn.Module, mean: Tensor, std: Tensor) -> str:
-    """Return the sha256 over a VAE's weights and its latent statistics."""
-    tensors = {"latent_mean": statistic(mean), "latent_std": statistic(std)}
-    for prefix, network in (("compressor", compressor), ("expander", expander)):
-        tensors |= {f"{prefix}.{key}": tensor for key, tensor in network.state_dict().items()}
-    return digest(tensors)

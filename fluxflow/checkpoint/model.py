@@ -3,8 +3,6 @@
 After stage 1 it holds compressor and expander, after stage 2 every component, so that it needs no other file.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,24 +14,22 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from fluxflow.checkpoint.borrowed import load_scheduler, load_words
-from fluxflow.checkpoint.files import Content, publish, settled, text_content
-from fluxflow.checkpoint.index import ModelIndex, hash_of, statistic
-from fluxflow.checkpoint.networks import NETWORKS, digest, is_whole, load_network, network_contents
-from fluxflow.checkpoint.published import Choices, load_published, published_index
+from fluxflow.checkpoint.index import ModelIndex
 from fluxflow.diffusion.sampler import SCHEDULERS
 from fluxflow.errors import CheckpointError, NotFiniteError
 from fluxflow.formats import INDEX as INDEX_RULE
-from fluxflow.models import BertTextEncoder
-from fluxflow.models.latent_space import LatentSpace
-from fluxflow.runs import INDEX, REVISION, current, find_model, is_published, nearby_models
+from fluxflow.formats import REVISION
+from fluxflow.models.latent_space import LatentSpace, statistic, vae_hash
+from fluxflow.models.weights import is_whole, load_network, network_contents
+from fluxflow.published.reader import CLASSES, load_published, published_index
+from fluxflow.published.sizes import Choices
+from fluxflow.revisions import Content, current, publish, settled, text_content
+from fluxflow.runs import INDEX, find_model, is_published, nearby_models
 from fluxflow.schema import check, read_json
 
 # Component → the classes that it may have; none: any tokenizer of transformers.
 COMPONENTS: dict[str, tuple[str, ...]] = {
-    "compressor": ("FluxCompressor",),
-    "expander": ("FluxExpander",),
-    "flow_processor": ("FluxFlowProcessor",),
-    "text_encoder": ("BertTextEncoder",),
+    **{name: (cls.__name__,) for name, cls in CLASSES.items()},
     "tokenizer": (),
     "scheduler": SCHEDULERS,
 }
@@ -94,7 +90,7 @@ def save_model(
         contents |= {f"{name}/{file}": content for file, content in files.items()}
     index["latent_mean"], index["latent_std"] = mean.tolist(), std.tolist()
     index["sample_size"] = list(as_size(sample_size)) if sample_size is not None else None
-    index["vae_hash"] = hash_of(compressor, expander, mean, std)
+    index["vae_hash"] = vae_hash(compressor, expander, mean, std)
     publish(folder, contents, INDEX, index if step is None else index | {STEP: step})
 
 
@@ -175,19 +171,6 @@ def load_vae(path: str | Path) -> LatentSpace:
     return space.eval().requires_grad_(False)
 
 
-def vae_hash(source: LatentSpace | str | Path) -> str:
-    """Return the sha256 that identifies a VAE: its weights and its latent statistics."""
-    space = source if isinstance(source, LatentSpace) else load_vae(source)
-    return hash_of(space.compressor, space.expander, space.mean, space.std)
-
-
-def text_hash(encoder: BertTextEncoder) -> str:
-    """Return the sha256 that identifies the frozen part of a text encoder: its weights, its words, its padding."""
-    words = json.dumps(sorted(encoder.tokenizer.get_vocab().items())) if encoder.tokenizer else ""
-    sha = hashlib.sha256(f"{digest(encoder.language_model.state_dict())} {encoder.padded_length} {words}".encode())
-    return sha.hexdigest()
-
-
 def as_size(size: int | Sequence[int]) -> tuple[int, int]:
     """Return (height, width) of a side or a pair."""
     height, width = (size, size) if isinstance(size, int) else size
@@ -226,7 +209,7 @@ def _load_components(index: ModelIndex, names: Sequence[str]) -> dict[str, Any]:
         components["compressor"].latents = index.parameters()
     if not set(VAE) <= set(names):
         return components
-    found = hash_of(components["compressor"], components["expander"], *index.statistics())
+    found = vae_hash(components["compressor"], components["expander"], *index.statistics())
     if found != index.vae_hash:
         raise CheckpointError(
             f"The VAE in {index.folder} is not the one that its {INDEX} was written with: files of several models "
@@ -250,4 +233,4 @@ def _load_component(name: str, index: ModelIndex) -> Any:
     if name in ("tokenizer", "scheduler"):
         with settled(folder, index.revision) as files:
             return load_words(files) if name == "tokenizer" else load_scheduler(files)
-    return load_network(folder, NETWORKS[COMPONENTS[name][0]], index.revision)
+    return load_network(folder, CLASSES[name], index.revision)

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from fluxflow.errors import CheckpointError
-from fluxflow.values import shorten
+from fluxflow.errors import CheckpointError, shorten
 
 log = logging.getLogger(__name__)
 

@@ -1,22 +1,23 @@
-"""Captioned pictures: reading shards and folders, transforms, the Lightning DataModule and the prepare command."""
+"""Captioned images: sources, transforms, streams, the cache of latents, DataModules, the prepare command."""
 
 from typing import TYPE_CHECKING
 
+from fluxflow.lazy import exports
+
 if TYPE_CHECKING:
-    from .datamodule import DataModule
-    from .latent_datamodule import LatentDataModule
+    from fluxflow.data.datamodule import DataModule
+    from fluxflow.data.latents.latent_datamodule import LatentDataModule
+    from fluxflow.data.sources.folder import FolderReader
+    from fluxflow.data.sources.shards import ShardReader, demo_shards
 
-__all__ = ["DataModule", "LatentDataModule"]
-
-
-def __getattr__(name: str) -> type:
-    # Lightning comes with DataModule alone: sampling and the prepare command read pictures without it
-    if name == "DataModule":
-        from .datamodule import DataModule
-
-        return DataModule
-    if name == "LatentDataModule":
-        from .latent_datamodule import LatentDataModule
-
-        return LatentDataModule
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = ["DataModule", "FolderReader", "LatentDataModule", "ShardReader", "demo_shards"]
+__getattr__ = exports(
+    __name__,
+    {
+        "DataModule": "data.datamodule",
+        "FolderReader": "data.sources.folder",
+        "LatentDataModule": "data.latents.latent_datamodule",
+        "ShardReader": "data.sources.shards",
+        "demo_shards": "data.sources.shards",
+    },
+)

@@ -1,23 +1,20 @@
-"""The Lightning DataModule: sources and numbers in, batches out, and where they stand in every checkpoint."""
+"""The Lightning DataModule: sources and a transform in, batches out, and where they stand in every checkpoint."""
 
 from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch.distributed as dist
 from lightning import LightningDataModule
 
-from ..errors import ConfigError
-from .buckets import Buckets
-from .loader import Loader, loader_state, workers_for
-from .records import Part, Place, Reader
-from .resume import changed_sources, differing, loader_states
-from .stream import Source, TrainStream, Transform, ValidationStream
-from .tally import RejectedFile, Tally
-from .transforms import Transform as PictureTransform
+from fluxflow.data.sources.records import Part, Place, Reader
+from fluxflow.data.streaming.loader import Loader, changed_sources, differing, loader_state, loader_states, workers_for
+from fluxflow.data.streaming.rejections import RejectedFile, Tally
+from fluxflow.data.streaming.streams import Source, TrainStream, Transform, ValidationStream
+from fluxflow.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +25,7 @@ class DataModule(LightningDataModule):
     """Batches of captioned pictures, each of one size: an endless training stream and a finite validation part.
 
     A batch is {"image": uint8 [B, 3, H, W], "caption": list[str], "key": list[str]}. The training loader has no length.
-    Validation crops the centre and never flips.
+    Validation crops the centre and never flips: `transform.for_validation()`.
 
     A checkpoint holds the state of the training stream after the last optimizer step, of all ranks, and a run that is
     resumed from it sees exactly the batches that it would have seen.
@@ -38,9 +35,8 @@ class DataModule(LightningDataModule):
         train: Source of the training pictures, in the reader's terms.
         sources: Instead of `train`, several that are mixed: name → {"path": as `train`, "weight": 1.0}.
         val: Source of the validation pictures; None holds out `val_fraction` of `train`, by a hash of the key.
-        image_size: Side of the square pictures, in pixels; those of another shape have about its area.
-        multiple: What every side is a multiple of: 2^downscales of the model.
-        max_aspect: Highest ratio of the longer to the shorter side; None: all pictures are square.
+        image_size: Side of the square pictures that `transform` makes, in pixels.
+        transform: Makes the training examples of records.
         batch_size: Pictures a batch and rank in training.
         val_batch_size: The same in validation; None: as in training.
         num_workers: Loader processes a rank, 0 to load in the main process; None: as many as a resumed run had, or
@@ -48,11 +44,6 @@ class DataModule(LightningDataModule):
         seed: Seed of order, crops and flips.
         val_fraction: Share of `train` that is held out when `val` is None, in (0, 1).
         val_samples: Validation pictures over all ranks; None: all there are.
-        crop: "random" or "center", in training.
-        flip: Probability of a horizontal flip in training, in [0, 1].
-        flip_guard: Words of a caption that forbid to flip its picture; "default": those of captions.py; None: none do.
-        caption_rule: "random", "first" or "longest", in training, for pictures with several captions.
-        caption_prefix: Put before every caption.
         shuffle_shards: Shards whose samples are shuffled together.
         max_bad_fraction: Highest share of samples that cannot be used, in [0, 1]; above it the run stops.
         rejected: File to which each rejected sample is written once; None: nowhere.
@@ -69,19 +60,13 @@ class DataModule(LightningDataModule):
         *,
         sources: Mapping[str, Mapping[str, Any]] | None = None,
         image_size: int,
-        multiple: int = 1,
-        max_aspect: float | None = None,
+        transform: Transform,
         batch_size: int,
         val_batch_size: int | None = None,
         num_workers: int | None = 0,
         seed: int = 0,
         val_fraction: float = 0.02,
         val_samples: int | None = None,
-        crop: str = "random",
-        flip: float = 0.5,
-        flip_guard: Sequence[str] | None = "default",
-        caption_rule: str = "random",
-        caption_prefix: str = "",
         shuffle_shards: int = 4,
         max_bad_fraction: float = 0.01,
         rejected: str | None = None,
@@ -107,11 +92,8 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.val_samples = val_samples
-        buckets = Buckets(image_size, multiple, max_aspect)
-        self.train_transform: Transform = PictureTransform(
-            buckets, crop, flip, flip_guard, caption_rule, caption_prefix
-        )
-        self.val_transform: Transform = PictureTransform(buckets, caption_prefix=caption_prefix)
+        self.train_transform = transform
+        self.val_transform = transform.for_validation()
         self.shuffle_shards = shuffle_shards
         self.max_bad_fraction = max_bad_fraction
         self.rejected = None if rejected is None else RejectedFile(rejected)

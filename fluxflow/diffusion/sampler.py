@@ -14,8 +14,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
-from fluxflow.diffusion.guidance import guide
-from fluxflow.diffusion.schedule import BETA_END, BETA_START, TIMESTEPS, network_time, noise_schedule
+from fluxflow.diffusion.process import BETA_END, BETA_START, TIMESTEPS, guide, network_time, noise_schedule
 
 Flow = Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor]
 Generators = torch.Generator | Sequence[torch.Generator] | None

@@ -149,7 +149,7 @@ class _Bezier(torch.autograd.Function):
         return _run(form, x, None, dim, kinds)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,) = ctx.saved_tensors
         return _gradient(x, grad, *ctx.options), None, None, None
 
@@ -188,7 +188,7 @@ class _TrainedBezier(torch.autograd.Function):
         return bezier(_planes(x, *points), 0, "sigmoid", None)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, *points = ctx.saved_tensors
         grad_x, *grad_p = _gradient(_planes(x, *points), grad, 0, "sigmoid", None).chunk(5)
         # Sums over all that shares a point: a reduction, in the same order each time.

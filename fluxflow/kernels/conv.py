@@ -89,7 +89,7 @@ class _Conv(torch.autograd.Function):
         return F.conv2d(x, weight, stride=2, padding=padding)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
         kernel, padding = weight.shape[-1], ctx.padding
         extra = tuple(size - 2 * (small - 1) + 2 * padding - kernel for size, small in zip(x.shape[2:], grad.shape[2:]))
@@ -109,7 +109,7 @@ class _ConvTranspose(torch.autograd.Function):
         return F.conv_transpose2d(x, weight, stride=2, padding=padding)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, _ = ctx.needs_input_grad
         return (
@@ -207,3 +207,8 @@ class Conv2dSame(nn.Conv2d):
 def for_convolutions(maps: Tensor) -> Tensor:
     """Maps [B, C, H, W] in channels_last on CUDA, planar elsewhere; a copy where they lie otherwise."""
     return maps.contiguous(memory_format=torch.channels_last if maps.is_cuda else torch.contiguous_format)
+
+
+def to_signed(image: Tensor) -> Tensor:
+    """uint8 images [B, 3, H, W] of any memory format as floats in [-1, 1], in that of the device's convolutions."""
+    return for_convolutions(image).float() / 127.5 - 1

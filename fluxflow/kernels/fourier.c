@@ -2,8 +2,8 @@
 
    The compiler is told TAPS, the side of a kernel, and TILE, that of the outputs that are computed together. Windows are
    patches of the input (SIDE² numbers), kernels (TAPS²) or tiles of the output (TILE²), seen as SIDE² with zeros in the
-   rest. A spectrum is NUMBERS of them: the frequencies of a half plane, first the four that are real, then the real and
-   the imaginary part of each other. LANES windows are transformed at once, first along their rows, then along their
+   rest. A spectrum is NUMBERS of them: the frequencies of a half plane, first the four that are real, then the real parts
+   of the OTHERS, then their imaginary parts. LANES windows are transformed at once, first along their rows, then along their
    columns, by products with `basis`, where symmetry saves half of the operations. */
 
 #include <math.h>
@@ -11,7 +11,7 @@
 
 #include "parallel.h"
 
-enum { SIDE = TILE + TAPS - TAPS % 2, HALF = SIDE / 2, NUMBERS = SIDE * SIDE, LANES = 16 };
+enum { SIDE = TILE + TAPS - TAPS % 2, HALF = SIDE / 2, NUMBERS = SIDE * SIDE, OTHERS = (NUMBERS - 4) / 2, LANES = 16 };
 enum kind { PATCH, KERNEL, OUTPUT };
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
@@ -108,7 +108,8 @@ INLINE float *put_complex(enum kind kind, lanes r, lanes i, float *to, int64_t s
 {
     lanes kept[2];
     keep(kind, r, i, kept);
-    return put(kept[1], put(kept[0], to, step, count), step, count);
+    put(kept[1], to + OTHERS * step, step, count);
+    return put(kept[0], to, step, count);
 }
 
 INLINE const float *get(const float *from, lanes *value, int64_t step, int count)
@@ -124,7 +125,8 @@ INLINE const float *get(const float *from, lanes *value, int64_t step, int count
 INLINE const float *get_complex(enum kind kind, const float *from, lanes *r, lanes *i, int64_t step, int count)
 {
     lanes kept[2];
-    from = get(get(from, kept, step, count), kept + 1, step, count);
+    get(from + OTHERS * step, kept + 1, step, count);
+    from = get(from, kept, step, count);
     keep_adjoint(kind, kept, r, i);
     return from;
 }

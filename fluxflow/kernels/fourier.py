@@ -122,11 +122,12 @@ def _product(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
 
 def _parts(spectra: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The four frequencies that are real, and real and imaginary part of the others, [frequencies, outer, inner]."""
-    return spectra[:4], spectra[4::2], spectra[5::2]
+    others = 4 + (len(spectra) - 4) // 2
+    return spectra[:4], spectra[4:others], spectra[others:]
 
 
 @contextmanager
-def kept_kernels() -> Iterator[None]:
+def cached_kernel_spectra() -> Iterator[None]:
     """Inside, the spectra of a weight's kernels are kept from its first use until it changes, if they are not too many.
 
     They take several times the memory of the weight; over a few small maps they are a good part of the work.
@@ -187,7 +188,7 @@ class _Correlation(torch.autograd.Function):
         return y.bfloat16() if _bfloat16() else y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, *spectra = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         grad = grad.float()

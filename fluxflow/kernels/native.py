@@ -61,10 +61,9 @@ def compiled(folder: Path, source: str, *defined: str) -> Path:
         fresh = Path(scratch) / library.name
         for variant in VARIANTS:
             command = [*compiler, *options, *variant, str(path), "-o", str(fresh), "-lm"]
-            result = subprocess.run(command, capture_output=True, text=True)
-            if result.returncode == 0:
+            last = variant is VARIANTS[-1]
+            if subprocess.run(command, capture_output=True, text=True, check=last).returncode == 0:
                 break
-        result.check_returncode()
         fresh.replace(library)
     return library
 

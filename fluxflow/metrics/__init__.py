@@ -1,5 +1,1 @@
-"""How good pictures are, measured, and how fast a run is."""
-
-from fluxflow.metrics.image import psnr, ssim
-
-__all__ = ["psnr", "ssim"]
+"""How good images are, measured, and how fast a run is."""

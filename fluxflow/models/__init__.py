@@ -2,18 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from fluxflow.models.activations import BezierActivation, TrainableBezier
-from fluxflow.models.conditioning import SPADE, ContextAttentionMixer, FiLM, GatedContextInjection
-from fluxflow.models.discriminators import PatchDiscriminator
-from fluxflow.models.encoders import BertTextEncoder
-from fluxflow.models.flow import FluxFlowProcessor
-from fluxflow.models.latent_space import LatentSpace
-from fluxflow.models.network import Network
-from fluxflow.models.pipeline import FluxPipeline
-from fluxflow.models.vae import FluxCompressor, FluxExpander
+from fluxflow.lazy import exports
 
 if TYPE_CHECKING:
+    from fluxflow.models.activations import BezierActivation, TrainableBezier
+    from fluxflow.models.conditioning import SPADE, ContextAttentionMixer, FiLM, GatedContextInjection
+    from fluxflow.models.discriminators import PatchDiscriminator
+    from fluxflow.models.encoders import BertTextEncoder
+    from fluxflow.models.flow import FluxFlowProcessor
+    from fluxflow.models.latent_space import LatentSpace
+    from fluxflow.models.network import Network
+    from fluxflow.models.vae import FluxCompressor, FluxExpander
     from fluxflow.pipeline import FluxFlowPipeline
+    from fluxflow.published.flux_pipeline import FluxPipeline
 
 __all__ = [
     "SPADE",
@@ -32,11 +33,23 @@ __all__ = [
     "PatchDiscriminator",
     "TrainableBezier",
 ]
-
-
-def __getattr__(name: str) -> object:
-    if name == "FluxFlowPipeline":  # lazily: it imports diffusers, and this package
-        from fluxflow.pipeline import FluxFlowPipeline
-
-        return FluxFlowPipeline
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exports(
+    __name__,
+    {
+        "BertTextEncoder": "models.encoders",
+        "BezierActivation": "models.activations",
+        "ContextAttentionMixer": "models.conditioning",
+        "FiLM": "models.conditioning",
+        "FluxCompressor": "models.vae",
+        "FluxExpander": "models.vae",
+        "FluxFlowPipeline": "pipeline",
+        "FluxFlowProcessor": "models.flow",
+        "FluxPipeline": "published.flux_pipeline",
+        "GatedContextInjection": "models.conditioning",
+        "LatentSpace": "models.latent_space",
+        "Network": "models.network",
+        "PatchDiscriminator": "models.discriminators",
+        "SPADE": "models.conditioning",
+        "TrainableBezier": "models.activations",
+    },
+)

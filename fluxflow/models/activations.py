@@ -20,16 +20,6 @@ IDENTITY_MIDDLE = 3.2
 IDENTITY_POINTS = (0.0, IDENTITY_MIDDLE + 8 / 15, IDENTITY_MIDDLE - 8 / 15, 2 * IDENTITY_MIDDLE)
 
 
-def planes_of_groups(x: Tensor, dim: int) -> Tensor:
-    """From groups of five neighbours t p0 p1 p2 p3 along `dim` ≥ 0, which is the published order, to five planes."""
-    return x.unflatten(dim, (-1, 5)).transpose(dim, dim + 1).flatten(dim, dim + 1)
-
-
-def groups_of_planes(x: Tensor, dim: int) -> Tensor:
-    """The inverse of `planes_of_groups`."""
-    return x.unflatten(dim, (5, -1)).transpose(dim, dim + 1).flatten(dim, dim + 1)
-
-
 def inverse_silu(value: float) -> float:
     """The x ≥ 0 with x·sigmoid(x) = value ≥ 0, by Newton's method."""
     x = value + 0.5

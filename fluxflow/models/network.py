@@ -1,10 +1,12 @@
-"""What diffusers asks of a part of a pipeline."""
+"""What all networks have in common: they know where their weights are, and diffusers can load and save them."""
 
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
+
+from fluxflow.models.registry import NETWORKS
 
 
 class Network(nn.Module):
@@ -12,9 +14,19 @@ class Network(nn.Module):
 
     Attributes:
         config: the constructor arguments.
+        separate: prefix of tensors → a file of their own in a model folder, so that what is frozen is written once.
     """
 
     config: dict
+    separate: ClassVar[dict[str, str]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.__module__.startswith("fluxflow."):
+            NETWORKS[cls.__name__] = cls
+
+    def check(self) -> None:
+        """Refuse loaded weights with which the network cannot compute. Raises ValueError."""
 
     @property
     def device(self) -> torch.device:
@@ -33,7 +45,7 @@ class Network(nn.Module):
         Raises:
             CheckpointError: the folder is damaged, or of another class.
         """
-        from fluxflow.checkpoint import load_network  # here alone: checkpoints are made of these networks
+        from fluxflow.models.weights import load_network  # here alone: training needs none of it
 
         network = load_network(folder, cls).to(torch_dtype)
         assert isinstance(network, cls)
@@ -41,6 +53,6 @@ class Network(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write weights and config into `folder`."""
-        from fluxflow.checkpoint import save_network
+        from fluxflow.models.weights import save_network
 
         save_network(self, folder)

@@ -1,7 +1,7 @@
 """The exponential moving average of the weights that are exported."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -81,3 +81,18 @@ class EMA(Callback):
 def _weights(module: LightningModule) -> dict[str, Tensor]:
     exported: nn.Module = getattr(module, "exported")  # noqa: B009 (an attribute of our modules, unknown to Lightning)
     return {name: weight for name, weight in exported.named_parameters() if weight.requires_grad}
+
+
+@contextmanager
+def averaged(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
+    """Put the averaged weights, where the run has an EMA, and eval mode in place for a while, without gradients."""
+    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue] (set at run time)
+    ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
+    modes = {module: module.training for module in pl_module.modules()}
+    pl_module.eval()
+    try:
+        with torch.no_grad(), ema.swapped(pl_module) if ema else nullcontext():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -14,7 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fluxflow.kernels import fast
 from fluxflow.losses import r1_penalty
-from fluxflow.models import FluxCompressor, FluxExpander, FluxFlowProcessor, PatchDiscriminator
+from fluxflow.models.discriminators import PatchDiscriminator
+from fluxflow.models.flow import FluxFlowProcessor
+from fluxflow.models.vae import FluxCompressor, FluxExpander
 
 
 def counted(run: Callable[[], object]) -> int:

@@ -9,18 +9,16 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fluxflow.checkpoint import text_hash, vae_hash
-from fluxflow.data import LatentDataModule
-from fluxflow.diffusion.prediction import add_noise, min_snr_weight, velocity
-from fluxflow.diffusion.schedule import TIMESTEPS, network_time, noise_schedule
+from fluxflow.diffusion.process import TIMESTEPS, add_noise, min_snr_weight, network_time, noise_schedule, velocity
 from fluxflow.errors import CheckpointError
-from fluxflow.models import BertTextEncoder, FluxFlowProcessor, LatentSpace
+from fluxflow.kernels.conv import to_signed
+from fluxflow.models.encoders import BertTextEncoder
+from fluxflow.models.flow import FluxFlowProcessor
+from fluxflow.models.latent_space import LatentSpace
 from fluxflow.training.flops import flow_step
 from fluxflow.training.gradients import FiniteCheck, clip, unscale
-from fluxflow.training.images import to_signed
-from fluxflow.training.optimizers import keep_options, scale_rate
+from fluxflow.training.optimizers import CosineSchedule, keep_options, scale_rate, set_learning_rate
 from fluxflow.training.randomness import step_generator
-from fluxflow.training.schedules import CosineSchedule, set_learning_rate
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +69,7 @@ class FlowLitModule(LightningModule):
         super().__init__()
         self.strict_loading = False  # the frozen networks are not in the checkpoint; on_load_checkpoint is strict
         self.latent_space = latent_space.eval().requires_grad_(False)
-        self.vae_hash, self.text_hash = vae_hash(latent_space), ""
+        self.vae_hash, self.text_hash = latent_space.content_hash(), ""
         self.flow_processor, self.text_encoder = flow_processor, text_encoder
         self.make_optimizer, self.learning_rate, self.time_sampling = optimizer, learning_rate, time_sampling
         self.text_rate = text_rate
@@ -97,10 +95,10 @@ class FlowLitModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse a cache of another VAE or text encoder."""
-        self.text_hash = text_hash(self.text_encoder)
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, LatentDataModule):
-            data.check_networks(self.vae_hash, self.text_hash)
+        self.text_hash = self.text_encoder.content_hash()
+        check_networks = getattr(getattr(self.trainer, "datamodule", None), "check_networks", None)
+        if check_networks is not None:  # a cache of latents
+            check_networks(self.vae_hash, self.text_hash)
 
     def configure_optimizers(self) -> Optimizer:
         return self._begun or self._make_optimizer()

@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningDataModule, LightningModule
-from lightning.fabric.utilities.exceptions import MisconfigurationException  # noqa: F401 (commands.py reports it)
+from lightning.fabric.utilities.exceptions import MisconfigurationException  # noqa: F401 (commands/train.py reports it)
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fluxflow.errors import ConfigError
-from fluxflow.values import shorten
+from fluxflow.errors import ConfigError, shorten
 
 KINDS = {"data": LightningDataModule, "stage": LightningModule, "callbacks": Callback, "logger": Logger}
 

@@ -8,6 +8,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fluxflow.kernels.conv import to_signed
 from fluxflow.losses import (
     active_channels,
     cosine_warmup,
@@ -18,15 +19,14 @@ from fluxflow.losses import (
     r1_penalty,
     reconstruction_loss,
 )
-from fluxflow.metrics import psnr, ssim
-from fluxflow.models import FluxCompressor, FluxExpander, LatentSpace, PatchDiscriminator
-from fluxflow.training.accumulation import hold_gradients
+from fluxflow.metrics.image import psnr, ssim
+from fluxflow.models.discriminators import PatchDiscriminator
+from fluxflow.models.latent_space import LatentSpace
+from fluxflow.models.vae import FluxCompressor, FluxExpander
 from fluxflow.training.flops import vae_step
-from fluxflow.training.gradients import FiniteCheck, clip
-from fluxflow.training.images import to_signed
-from fluxflow.training.optimizers import keep_options
+from fluxflow.training.gradients import FiniteCheck, clip, hold_gradients
+from fluxflow.training.optimizers import CosineSchedule, keep_options, set_learning_rate
 from fluxflow.training.randomness import step_generator
-from fluxflow.training.schedules import CosineSchedule, set_learning_rate
 
 MakeOptimizer = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 

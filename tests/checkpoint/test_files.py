@@ -10,9 +10,9 @@ import torch
 
 from fluxflow import files
 from fluxflow.checkpoint import is_exported, load_model, read_index, save_model
-from fluxflow.checkpoint.files import publish, text_content
-from fluxflow.configuration import check_vae
+from fluxflow.commands.configuration import check_vae
 from fluxflow.errors import StorageError
+from fluxflow.revisions import publish, text_content
 from tests import pipelines
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fluxflow.checkpoint import load_model, load_vae, read_index, save_model, vae_hash
+from fluxflow.checkpoint import load_model, load_vae, read_index, save_model
 from fluxflow.errors import CheckpointError, NotFiniteError
 from fluxflow.models import LatentSpace
 from tests import pipelines
@@ -75,12 +75,12 @@ def test_a_model_that_is_not_finite_does_not_replace_another(tmp_path: Path, par
 
 def test_hash_follows_weights_and_statistics_alone(tmp_path: Path) -> None:
     space = save_vae(tmp_path)
-    same = vae_hash(space)
-    assert same == vae_hash(tmp_path) == vae_hash(load_vae(tmp_path)) == read_index(tmp_path).vae_hash
-    assert vae_hash(LatentSpace(space.compressor, space.expander)) != same
+    same = space.content_hash()
+    assert same == load_vae(tmp_path).content_hash() == read_index(tmp_path).vae_hash
+    assert LatentSpace(space.compressor, space.expander).content_hash() != same
     with torch.no_grad():
         next(space.expander.parameters()).view(-1)[0] += 1
-    assert vae_hash(space) != same
+    assert space.content_hash() != same
 
 
 def test_mixed_folders_are_refused(tmp_path: Path) -> None:

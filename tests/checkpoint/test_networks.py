@@ -7,9 +7,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fluxflow.checkpoint import load_network, save_network
-from fluxflow.checkpoint.networks import digest
 from fluxflow.errors import CheckpointError
 from fluxflow.models import FluxExpander, PatchDiscriminator
+from fluxflow.models.registry import digest
 from tests import pipelines
 
 
@@ -81,7 +81,7 @@ def test_missing_file(expander: FluxExpander, tmp_path: Path) -> None:
 
 def test_only_known_classes_are_built(expander: FluxExpander, tmp_path: Path) -> None:
     change_config(tmp_path, _class_name="os.system")
-    with pytest.raises(CheckpointError, match=r"names the class 'os\.system'; known are FluxCompressor"):
+    with pytest.raises(CheckpointError, match=r"names the class 'os\.system'; known are BertTextEncoder"):
         load_network(tmp_path)
 
 

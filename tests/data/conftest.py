@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxflow.data.latents import FORMAT, LatentRecord, write_index, write_key, write_shard
+from fluxflow.data.latents.cache import FORMAT, LatentRecord, write_index, write_key, write_shard
 
 
 def encoded(number: int, size: tuple[int, int] = (20, 16), kind: str = "PNG", mode: str = "RGB") -> bytes:

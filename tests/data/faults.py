@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
-from fluxflow.data.decode import DAMAGED, EMPTY, TOO_LARGE, UNKNOWN
+from fluxflow.data.images.decode import DAMAGED, EMPTY, TOO_LARGE, UNKNOWN
 
 WIDTH, HEIGHT = 48, 32
 WHITE = 255

@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fluxflow.data.tars import CUT, LINK, NEGATIVE, NO_FILE, REST, SPARSE
+from fluxflow.data.sources.tars import CUT, LINK, NEGATIVE, NO_FILE, REST, SPARSE
 
 END = bytes(1024)
 

@@ -6,9 +6,15 @@ from typing import Any
 
 import torch
 
-from fluxflow.data.buckets import Buckets
-from fluxflow.data.records import Record
-from fluxflow.data.transforms import Transform
+from fluxflow.data.images.buckets import Buckets
+from fluxflow.data.images.transforms import Transform
+from fluxflow.data.sources.records import Record
+
+
+def sized(image_size: int = 8, multiple: int = 1, max_aspect: float | None = None, **options: Any) -> dict[str, Any]:
+    """What a DataModule takes for pictures of this size; by default what configs/pictures.yaml trains with."""
+    options = {"crop": "random", "flip": 0.5, "caption_rule": "random"} | options
+    return {"image_size": image_size, "transform": Transform(Buckets(image_size, multiple, max_aspect), **options)}
 
 
 @dataclass
@@ -62,9 +68,12 @@ class KeysPiece:
 
 @dataclass(frozen=True)
 class TwoSizes:
-    """Random crops and flips of 8 × 8, and for the keys that end in 3 wider ones."""
+    """Random crops and flips of 8 × 8, and for the keys that end in 3 wider ones; validation is square."""
 
     square: Transform = field(default_factory=lambda: Transform(Buckets(8, 1), "random", 0.5))
+
+    def for_validation(self) -> Transform:
+        return self.square.for_validation()
 
     def size(self, record: Record) -> tuple[int, int]:
         return (8, 12) if record.key.endswith("3") else (8, 8)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fluxflow.data import locations
-from fluxflow.data.locations import expand
+from fluxflow.data.sources import locations
+from fluxflow.data.sources.locations import expand
 from fluxflow.errors import DataError
 
 

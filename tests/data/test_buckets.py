@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxflow.data.buckets import Buckets
+from fluxflow.data.images.buckets import Buckets
 from fluxflow.errors import ConfigError
 
 sides = st.integers(1, 24)
@@ -66,8 +66,8 @@ def test_without_a_ratio_all_is_square():
         ((50, 16), r"data\.image_size=50 is not a multiple of 16 \(2\^model\.downscales\): take 48 or 64"),
         ((8, 16), r"data\.image_size=8 .* take 16"),
         ((0, 16), r"data\.image_size=0 .* take 16"),
-        ((64, 16, 0.5), r"data\.max_aspect=0\.5 must be a ratio from 1"),
-        ((64, 16, "wide"), r"data\.max_aspect=wide must be a ratio from 1"),
+        ((64, 16, 0.5), r"data\.transform\.buckets\.max_aspect=0\.5 must be a ratio from 1"),
+        ((64, 16, "wide"), r"data\.transform\.buckets\.max_aspect=wide must be a ratio from 1"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(numbers, message):

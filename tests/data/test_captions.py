@@ -1,6 +1,6 @@
 import pytest
 
-from fluxflow.data.captions import SIDES_AND_WRITING, CaptionRule, FlipGuard
+from fluxflow.data.images.captions import SIDES_AND_WRITING, CaptionRule, FlipGuard
 from fluxflow.errors import ConfigError
 
 CAPTIONS = ("a dress", "a long red dress on a hanger", "red")
@@ -52,7 +52,7 @@ def test_every_word_of_the_list_is_there_once_and_guards():
 
 
 def test_what_cannot_work_is_refused_by_name():
-    with pytest.raises(ConfigError, match=r"data\.caption_rule is 'last': it can be random, first, longest"):
+    with pytest.raises(ConfigError, match=r"data\.transform\.caption_rule is 'last': it can be random, first, longest"):
         CaptionRule("last")
-    with pytest.raises(ConfigError, match=r"data\.flip_guard is 'left': .* a list of words"):
+    with pytest.raises(ConfigError, match=r"data\.transform\.flip_guard is 'left': .* a list of words"):
         FlipGuard("left")

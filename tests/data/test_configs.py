@@ -1,23 +1,17 @@
 """The files of configs/data build a DataModule and restate each of its arguments that they set."""
 
-from pathlib import Path
-
 import pytest
-from omegaconf import OmegaConf
 
-from fluxflow.build import build
+from fluxflow.commands.build import build
 from fluxflow.data import DataModule
-
-CONFIGS = Path(__file__).parents[2] / "configs" / "data"
-
+from tests.test_configs import composed
 
 SOURCES = [("demo", None), ("shards", "make_shards"), ("folder", "make_folder"), ("latents", "make_cache")]
 
 
 @pytest.mark.parametrize(("name", "source"), SOURCES)
 def test_config_builds(name, source, request):
-    given = {"seed": 7, "run_dir": "unused", "model": {"downscales": 2}}
-    config = OmegaConf.create(given | {"data": OmegaConf.load(CONFIGS / f"{name}.yaml")})
+    config = composed(f"data={name}", "seed=7", "model.downscales=2")
     if source is not None:
         config.data.train = str(request.getfixturevalue(source)(200))
         config.data.update({"batch_size": 2, "num_workers": 0} | ({} if name == "latents" else {"image_size": 8}))

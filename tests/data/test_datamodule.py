@@ -9,9 +9,10 @@ import torch.distributed
 from lightning import LightningModule, Trainer
 
 from fluxflow.data import DataModule
-from fluxflow.data.folder import FolderReader
-from fluxflow.data.shards import ShardReader
+from fluxflow.data.sources.folder import FolderReader
+from fluxflow.data.sources.shards import ShardReader
 from fluxflow.errors import ConfigError, DataError
+from tests.data.sources import sized
 
 
 def all_keys(loader, batches: int | None = None) -> list[str]:
@@ -19,7 +20,7 @@ def all_keys(loader, batches: int | None = None) -> list[str]:
 
 
 def module(reader, train, **options) -> DataModule:
-    numbers = {"image_size": 8, "batch_size": 4, "val_fraction": 0.3} | options
+    numbers = {**sized(8), "batch_size": 4, "val_fraction": 0.3} | options
     data = DataModule(reader, str(train), **numbers)
     data.setup()
     return data
@@ -70,7 +71,6 @@ def test_ranks_of_torch_distributed_share_the_work(make_folder, monkeypatch):
         ("val_fraction", 1.0),
         ("batch_size", 0),
         ("val_samples", 0),
-        ("flip", 2.0),
     ],
 )
 def test_impossible_numbers_are_refused(name, value):
@@ -79,7 +79,7 @@ def test_impossible_numbers_are_refused(name, value):
 
 
 def test_missing_data_is_named_in_setup(make_folder, tmp_path):
-    data = DataModule(FolderReader, str(make_folder(2)), str(tmp_path / "no"), image_size=8, batch_size=1)
+    data = DataModule(FolderReader, str(make_folder(2)), str(tmp_path / "no"), **sized(8), batch_size=1)
     with pytest.raises(DataError, match=r"no folder .*no:"):
         data.setup()
 
@@ -101,13 +101,13 @@ MIXED = {"a": {"path": "x", "weight": 2}, "b": {"path": "y"}}
 )
 def test_sources_that_cannot_work_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        DataModule(FolderReader, **({"val": "v", "image_size": 8, "batch_size": 1} | options))
+        DataModule(FolderReader, **({"val": "v", **sized(8), "batch_size": 1} | options))
 
 
 def test_sources_are_mixed_by_weight(make_shards):
     paths = {name: str(make_shards(4, 5, folder=name)) for name in ("a", "b", "val")}
     sources = {"a": {"path": paths["a"], "weight": 3}, "b": {"path": paths["b"]}}
-    data = DataModule(ShardReader, sources=sources, val=paths["val"], image_size=8, batch_size=4)
+    data = DataModule(ShardReader, sources=sources, val=paths["val"], **sized(8), batch_size=4)
     data.setup()
     state = list(itertools.islice(data.train_dataloader(), 90))[-1]["state"]["workers"][0]
     passes = [state["cursors"][name]["progress"] for name in ("a", "b")]

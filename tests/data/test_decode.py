@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fluxflow.data.decode import MAX_PIXELS, UndecodableImage, decode, decoder_name, probe
-from fluxflow.data.folder import FolderReader
-from fluxflow.data.records import ordered
-from fluxflow.data.shards import ShardReader
+from fluxflow.data.images.decode import MAX_PIXELS, UndecodableImage, decode, decoder_name, probe
+from fluxflow.data.sources.folder import FolderReader
+from fluxflow.data.sources.records import ordered
+from fluxflow.data.sources.shards import ShardReader
 from tests.data import faults
 
 FAULTS = {fault.name: fault for fault in faults.faults()}
@@ -42,7 +42,7 @@ def test_there_are_enough_faults_and_their_names_are_unique():
 CHILD = """
 import resource, sys
 from pathlib import Path
-from fluxflow.data.decode import UndecodableImage, decode
+from fluxflow.data.images.decode import UndecodableImage, decode
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts in KiB

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import fluxflow.data
 from fluxflow.data import DataModule
-from fluxflow.data.records import Part, ordered
-from fluxflow.data.shards import demo_shards
+from fluxflow.data.sources.records import Part, ordered
+from fluxflow.data.sources.shards import demo_shards
+from tests.data.sources import sized
 
 FOLDER = Path(fluxflow.data.__file__).parent / "demo"
 
@@ -42,7 +43,7 @@ def test_size_and_licence():
 
 
 def test_batches_of_64_pixels():
-    data = DataModule(demo_shards, "train", "val", image_size=64, batch_size=8, crop="center", flip=0.0)
+    data = DataModule(demo_shards, "train", "val", **sized(64, crop="center", flip=0.0), batch_size=8)
     data.setup()
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (8, 3, 64, 64)

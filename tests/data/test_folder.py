@@ -3,8 +3,8 @@ import shutil
 
 import pytest
 
-from fluxflow.data.folder import FolderReader
-from fluxflow.data.records import Record
+from fluxflow.data.sources.folder import FolderReader
+from fluxflow.data.sources.records import Record
 from fluxflow.errors import DataError
 
 

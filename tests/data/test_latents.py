@@ -11,16 +11,25 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fluxflow.data import DataModule, LatentDataModule
-from fluxflow.data.buckets import Buckets
-from fluxflow.data.folder import FolderReader
-from fluxflow.data.latent_datamodule import location
-from fluxflow.data.latents import LatentPiece, LatentReader, LatentTransform, read_key, write_key, write_shard
-from fluxflow.data.records import Record
-from fluxflow.data.shards import ShardReader
-from fluxflow.data.transforms import Transform
+from fluxflow.data.images.buckets import Buckets
+from fluxflow.data.images.transforms import Transform
+from fluxflow.data.latents.cache import (
+    LatentPiece,
+    LatentReader,
+    LatentTransform,
+    read_key,
+    write_key,
+    write_shard,
+)
+from fluxflow.data.latents.latent_datamodule import location
+from fluxflow.data.sources.folder import FolderReader
+from fluxflow.data.sources.records import Record
+from fluxflow.data.sources.shards import ShardReader
 from fluxflow.errors import ConfigError, DataError, FluxFlowError
 from tests import nonsense
 from tests.data.conftest import encoded, latents
+
+TRAINING = LatentTransform(0.5, "random")
 
 
 def opened(cache) -> LatentReader:
@@ -30,7 +39,7 @@ def opened(cache) -> LatentReader:
 
 
 def module(cache, **options) -> LatentDataModule:
-    data = LatentDataModule(str(cache), **({"batch_size": 2, "num_workers": 0} | options))
+    data = LatentDataModule(str(cache), **({"transform": TRAINING, "batch_size": 2, "num_workers": 0} | options))
     data.setup()
     return data
 
@@ -97,8 +106,9 @@ def test_caches_are_mixed_by_weight(make_cache):
         name: {"path": str(make_cache(40, folder=name)), "weight": weight} for name, weight in (("a", 3), ("b", 1))
     }
     with pytest.raises(ConfigError, match=r"name the one to validate on, data\.val="):
-        LatentDataModule(sources=caches, batch_size=4)
-    data = LatentDataModule(sources=caches, val=f"{caches['a']['path']}/val", batch_size=4, num_workers=0)
+        LatentDataModule(sources=caches, transform=TRAINING, batch_size=4)
+    val = f"{caches['a']['path']}/val"
+    data = LatentDataModule(sources=caches, val=val, transform=TRAINING, batch_size=4, num_workers=0)
     data.setup()
     state = next(itertools.islice(data.train_dataloader(), 19, None))["state"]["workers"][0]
     assert state["cursors"]["a"]["progress"] == pytest.approx(3 * state["cursors"]["b"]["progress"], rel=0.2)
@@ -131,9 +141,9 @@ def test_a_damaged_shard_is_named(make_cache):
 
 def test_flips_without_mirror_images_are_refused(make_cache):
     cache = make_cache(3, mirrored=False)
-    with pytest.raises(ConfigError, match=r"holds no mirror images: take data\.flip=0, or encode again"):
+    with pytest.raises(ConfigError, match=r"holds no mirror images: take data\.transform\.flip=0, or encode again"):
         module(cache)
-    assert module(cache, flip=0.0).readers
+    assert module(cache, transform=LatentTransform(0.0)).readers
 
 
 @pytest.mark.parametrize(("vae", "text", "message"), [
@@ -180,7 +190,7 @@ def test_the_state_of_a_run_knows_that_it_trains_from_latents(make_cache):
 
 
 def batches(cache) -> list:
-    data = module(cache, flip=0.5)
+    data = module(cache)
     data.check_networks("v" * 64, "t" * 64)
     return list(itertools.islice(data.train_dataloader(), 3)) + list(data.val_dataloader())
 

@@ -3,9 +3,9 @@ import socket
 
 import pytest
 
-from fluxflow.data.folder import FolderReader
-from fluxflow.data.listing import Listing, read_regular
-from fluxflow.data.records import Unusable, ordered
+from fluxflow.data.sources.folder import FolderReader
+from fluxflow.data.sources.matching import Listing, read_regular
+from fluxflow.data.sources.records import Unusable, ordered
 from fluxflow.errors import DataError
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from torch.utils.data import IterableDataset
 
-from fluxflow.data.loader import Loader
-from fluxflow.data.stream import Item
-from fluxflow.data.tally import Tally
+from fluxflow.data.streaming.loader import Loader
+from fluxflow.data.streaming.rejections import Tally
+from fluxflow.data.streaming.streams import Item
 from fluxflow.signals import SIGNALS
 from tests.test_signals import is_running
 
@@ -66,8 +66,8 @@ def test_no_worker_outlives_a_process_that_fails_or_is_killed(end):
     """The error keeps the iterator, and a worker is in the midst of a batch."""
     code = f"""
 import os
-from fluxflow.data.loader import Loader
-from fluxflow.data.tally import Tally
+from fluxflow.data.streaming.loader import Loader
+from fluxflow.data.streaming.rejections import Tally
 from tests.data.test_loader import Processes
 batches = iter(Loader(Processes(60), 2, Tally(), persistent=True))
 print(next(batches)["pid"], next(batches)["pid"], flush=True)

@@ -2,8 +2,8 @@ import unicodedata
 
 import pytest
 
-from fluxflow.data.folder import FolderReader
-from fluxflow.data.records import ordered
+from fluxflow.data.sources.folder import FolderReader
+from fluxflow.data.sources.records import ordered
 from fluxflow.errors import DataError
 
 

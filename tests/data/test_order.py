@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from fluxflow.data.order import Order, Walk
-from fluxflow.data.records import ALONE, Part, Place
+from fluxflow.data.sources.records import ALONE, Part, Place
+from fluxflow.data.streaming.order import Order, Walk
 from fluxflow.errors import DataError
 from tests.data.sources import Keys
 

@@ -1,6 +1,6 @@
 import pytest
 
-from fluxflow.data.records import Part, Place, sample_key, unique
+from fluxflow.data.sources.records import Part, Place, sample_key, unique
 
 
 def test_places_are_numbered_without_gaps():

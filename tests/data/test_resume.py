@@ -9,8 +9,9 @@ import torch
 import torch.distributed
 
 from fluxflow.data import DataModule, LatentDataModule
-from fluxflow.data.folder import FolderReader
-from fluxflow.data.shards import ShardReader
+from fluxflow.data.latents.cache import LatentTransform
+from fluxflow.data.sources.folder import FolderReader
+from fluxflow.data.sources.shards import ShardReader
 from tests.data.sources import TwoSizes
 
 SOURCES = ("shards", "folder", "few shards", "mixture", "latents")
@@ -32,13 +33,13 @@ def make(request, make_shards, make_folder, make_cache, monkeypatch):
         monkeypatch.setattr(torch.distributed, "is_initialized", lambda: ranks > 1)
         monkeypatch.setattr(torch.distributed, "get_world_size", lambda: ranks)
         monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
-        numbers = {"image_size": 8, "batch_size": 3, "val_fraction": 0.1, "shuffle_shards": 2} | options
+        numbers = {"batch_size": 3, "shuffle_shards": 2} | options
         if source == "latents":
-            pictures = ("image_size", "val_fraction")
-            cache = {name: value for name, value in numbers.items() if name not in pictures}
-            data = LatentDataModule(path(make_cache, 5, 7, 4, 6, 5, 3, 8), **cache)
+            transform = LatentTransform(0.5, "random")
+            data = LatentDataModule(path(make_cache, 5, 7, 4, 6, 5, 3, 8), transform=transform, **numbers)
             data.setup()
             return data
+        numbers = {"image_size": 8, "transform": TwoSizes(), "val_fraction": 0.1} | numbers
         if source == "folder":
             data = DataModule(FolderReader, path(make_folder, 29), **numbers)
         elif source == "mixture":
@@ -48,7 +49,6 @@ def make(request, make_shards, make_folder, make_cache, monkeypatch):
         else:
             sizes = (13, 16) if source == "few shards" else (5, 7, 4, 6, 5, 3, 8)
             data = DataModule(ShardReader, path(make_shards, *sizes), **numbers)
-        data.train_transform = TwoSizes()
         data.setup()
         return data
 

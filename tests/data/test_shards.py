@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow.data import locations
-from fluxflow.data.locations import expand
-from fluxflow.data.records import ordered
-from fluxflow.data.shards import ShardReader
-from fluxflow.data.tars import CUT, REST
+from fluxflow.data.sources import locations
+from fluxflow.data.sources.locations import expand
+from fluxflow.data.sources.records import ordered
+from fluxflow.data.sources.shards import ShardReader
+from fluxflow.data.sources.tars import CUT, REST
 from fluxflow.errors import DataError
 
 

@@ -7,12 +7,12 @@ from collections import Counter
 import pytest
 import torch
 
-from fluxflow.data.folder import FolderReader
-from fluxflow.data.loader import Loader, begin_worker, workers_for
-from fluxflow.data.records import Part, Place, ordered
-from fluxflow.data.shards import ShardReader
-from fluxflow.data.stream import Source, TrainStream, ValidationStream
-from fluxflow.data.tally import Tally
+from fluxflow.data.sources.folder import FolderReader
+from fluxflow.data.sources.records import Part, Place, ordered
+from fluxflow.data.sources.shards import ShardReader
+from fluxflow.data.streaming.loader import Loader, begin_worker, workers_for
+from fluxflow.data.streaming.rejections import Tally
+from fluxflow.data.streaming.streams import Source, TrainStream, ValidationStream
 from fluxflow.errors import DataError
 from tests.data.sources import Keys, Numbers, TwoSizes
 

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from fluxflow.data.tables import candidates, read_table, usable
+from fluxflow.data.sources.tables import candidates, read_table, usable
 from fluxflow.errors import DataError
 
 ROWS = [("a.png", ["one", "two"]), ("b/c.png", ["three"])]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow.data.tally import Rejected, RejectedFile, Tally
+from fluxflow.data.streaming.rejections import Rejected, RejectedFile, Tally
 from fluxflow.errors import DataError
 
 

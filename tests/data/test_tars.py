@@ -6,9 +6,9 @@ import tarfile
 
 import pytest
 
-from fluxflow.data.records import MAX_CAPTION, ordered
-from fluxflow.data.shards import ShardReader
-from fluxflow.data.tars import DOTTED, LINK, REST
+from fluxflow.data.sources.records import MAX_CAPTION, ordered
+from fluxflow.data.sources.shards import ShardReader
+from fluxflow.data.sources.tars import DOTTED, LINK, REST
 from fluxflow.errors import DataError
 from tests.data.conftest import encoded
 from tests.data.hostile import END, base256, entry, hostile, pax
@@ -46,8 +46,8 @@ def test_what_a_hostile_tar_claims_is_rejected_by_name(name, tmp_path):
 
 CHILD = """
 import resource, sys, time
-from fluxflow.data.records import ordered
-from fluxflow.data.shards import ShardReader
+from fluxflow.data.sources.records import ordered
+from fluxflow.data.sources.shards import ShardReader
 from fluxflow.errors import DataError
 
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts in KiB

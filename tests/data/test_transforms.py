@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxflow.data.buckets import Buckets
-from fluxflow.data.decode import decode
-from fluxflow.data.records import Record
-from fluxflow.data.transforms import Transform, cover
+from fluxflow.data.images.buckets import Buckets
+from fluxflow.data.images.decode import decode
+from fluxflow.data.images.transforms import Transform, cover
+from fluxflow.data.sources.records import Record
 from fluxflow.errors import ConfigError
 from tests.data.faults import picture, saved
 
@@ -169,6 +169,16 @@ def test_captions_are_drawn_by_rule_and_prefixed():
     assert drawn(caption_rule="longest") == {"bbb": 300}
 
 
+def test_validation_keeps_sizes_and_prefix_and_leaves_nothing_to_chance():
+    own = {"flip": 1.0, "flip_guard": None, "caption_rule": "longest", "caption_prefix": "photo:"}
+    transform = Transform(Buckets(16, 8, 2), crop="random", **own)
+    held_out, sample = transform.for_validation(), record(noise(48, 16), "a", "bbb")
+    assert held_out.buckets is transform.buckets
+    examples = [held_out(sample, (16, 16), random.Random(seed)) for seed in range(20)]
+    assert {example["caption"] for example in examples} == {"photo: a"}
+    assert all(torch.equal(example["image"], apply(Transform(transform.buckets), sample)) for example in examples)
+
+
 @pytest.mark.parametrize("options", [{}, {"crop": "random"}, {"flip": 1.0}, {"caption_rule": "random"}])
 def test_no_option_changes_how_many_numbers_are_drawn(options):
     rng, reference = random.Random(3), random.Random(3)
@@ -182,10 +192,10 @@ def test_no_option_changes_how_many_numbers_are_drawn(options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crop": "middle"}, r"data\.crop is 'middle': it can be random or center"),
-        ({"flip": 1.5}, r"data\.flip is 1\.5: it is a probability"),
-        ({"flip": -0.5}, r"data\.flip is -0\.5"),
-        ({"caption_rule": "any"}, r"data\.caption_rule is 'any'"),
+        ({"crop": "middle"}, r"data\.transform\.crop is 'middle': it can be random or center"),
+        ({"flip": 1.5}, r"data\.transform\.flip is 1\.5: it is a probability"),
+        ({"flip": -0.5}, r"data\.transform\.flip is -0\.5"),
+        ({"caption_rule": "any"}, r"data\.transform\.caption_rule is 'any'"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(options, message):

@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 
-from fluxflow.data.writer import ShardWriter
+from fluxflow.data.prepare.shard_writer import ShardWriter
 from fluxflow.errors import DataError
 
 

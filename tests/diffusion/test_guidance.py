@@ -1,6 +1,6 @@
 import torch
 
-from fluxflow.diffusion.guidance import guide
+from fluxflow.diffusion.process import guide
 
 
 def test_scale_extrapolates_from_unconditional_to_conditional():

@@ -2,8 +2,14 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from fluxflow.diffusion.prediction import add_noise, min_snr_weight, noise_from_velocity, velocity, z0_from_velocity
-from fluxflow.diffusion.schedule import noise_schedule
+from fluxflow.diffusion.process import (
+    add_noise,
+    min_snr_weight,
+    noise_from_velocity,
+    noise_schedule,
+    velocity,
+    z0_from_velocity,
+)
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 TIMESTEPS = torch.tensor([0, 1, 250, 500, 998, 999])

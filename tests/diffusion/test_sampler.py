@@ -13,9 +13,8 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
-from fluxflow.diffusion.guidance import guide
+from fluxflow.diffusion.process import guide, noise_schedule
 from fluxflow.diffusion.sampler import SCHEDULERS, Sampling, make_scheduler, sample, unfitness
-from fluxflow.diffusion.schedule import noise_schedule
 
 ALPHA, SIGMA = (x.double() for x in noise_schedule())
 LOG_RATIO = (ALPHA / SIGMA).log()

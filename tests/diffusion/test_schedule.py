@@ -1,7 +1,7 @@
 import torch
 from diffusers import DDPMScheduler
 
-from fluxflow.diffusion.schedule import BETA_END, BETA_START, TIMESTEPS, network_time, noise_schedule
+from fluxflow.diffusion.process import BETA_END, BETA_START, TIMESTEPS, network_time, noise_schedule
 
 
 def test_schedule_is_that_of_diffusers():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fluxflow.diffusion.time_sampling import cosine, logit_normal, uniform
+from fluxflow.diffusion.process import cosine, logit_normal, uniform
 
 COUNT = 200_000
 

@@ -172,11 +172,11 @@ def test_threads_change_no_more_than_rounding():
         assert all(map(torch.allclose, result, results[0]))
 
 
-def test_kept_kernels_follow_their_weight(monkeypatch):
+def test_cached_kernel_spectra_follow_their_weight(monkeypatch):
     calls, analyse = [], fourier._analyse
     monkeypatch.setattr(fourier, "_analyse", lambda kind, *rest: calls.append(kind) or analyse(kind, *rest))
     layer, x = Conv2dSame(2, 3, 5), torch.randn(1, 2, 8, 8)
-    with torch.no_grad(), fourier.kept_kernels():
+    with torch.no_grad(), fourier.cached_kernel_spectra():
         first = layer(x)
         assert torch.equal(layer(x), first)
         assert calls.count("kernels") == 1
@@ -190,7 +190,7 @@ def test_kept_kernels_follow_their_weight(monkeypatch):
 
 
 def test_weights_without_a_version_are_not_kept():
-    with torch.inference_mode(), fourier.kept_kernels():
+    with torch.inference_mode(), fourier.cached_kernel_spectra():
         layer, x = Conv2dSame(2, 3, 5), torch.randn(1, 2, 8, 8)
         first = layer(x)
         layer.weight.mul_(2)

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from fluxflow.kernels.conv import for_convolutions
-from fluxflow.training.images import to_signed
+from fluxflow.kernels.conv import for_convolutions, to_signed
 
 
 class OnCuda(torch.Tensor):

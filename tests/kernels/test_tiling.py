@@ -26,7 +26,7 @@ def test_against_a_direct_convolution_in_bfloat16_it_pays_later():
     assert [how is None for how in single].index(False) < [how is None for how in half].index(False)
 
 
-def test_with_kept_kernels_it_pays_earlier():
+def test_with_cached_kernel_spectra_it_pays_earlier():
     once, kept = (tiling.same((2, 256, 16, 16), 256, 3, 1, kept=kept) for kept in (False, True))
     assert once is None
     assert kept is not None

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fluxflow.metrics import psnr, ssim
+from fluxflow.metrics.image import psnr, ssim
 
 
 def test_psnr_of_a_constant_error():

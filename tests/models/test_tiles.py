@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fluxflow.models import FluxCompressor, FluxExpander, LatentSpace, tiles
+from fluxflow.models import FluxCompressor, FluxExpander, LatentSpace
+from fluxflow.models import latent_space as tiles
 from fluxflow.models.packet import pack
 from fluxflow.versions import VERSIONS, version_of
 

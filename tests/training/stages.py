@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam
 from torch.utils.data import DataLoader, IterableDataset
 
-from fluxflow.diffusion.time_sampling import uniform
+from fluxflow.diffusion.process import uniform
 from fluxflow.models import LatentSpace, PatchDiscriminator
 from fluxflow.training import CosineSchedule, FlowLitModule, VAELitModule
 from tests import pipelines

@@ -9,7 +9,7 @@ import torch
 from torch.optim import SGD
 
 from fluxflow.errors import ConfigError
-from fluxflow.training.compilation import compile_networks
+from fluxflow.models.compilation import compile_networks
 from tests.training import stages
 
 

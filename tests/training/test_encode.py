@@ -12,22 +12,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning import Fabric
 from torch import Tensor
 
-from fluxflow.data import DataModule, LatentDataModule, latents
-from fluxflow.data.latents import LatentPiece
-from fluxflow.data.shards import ShardReader
+from fluxflow.data import DataModule, LatentDataModule
+from fluxflow.data.latents import cache as latents
+from fluxflow.data.latents.cache import LatentPiece
+from fluxflow.data.latents.encoder import LatentEncoder
+from fluxflow.data.sources.shards import ShardReader
 from fluxflow.errors import ConfigError, DataError
+from fluxflow.kernels.conv import to_signed
 from fluxflow.models import LatentSpace
 from fluxflow.training import FlowLitModule
-from fluxflow.training.encode import LatentEncoder
-from fluxflow.training.images import to_signed
 from tests import pipelines
 from tests.data.conftest import encoded
+from tests.data.sources import sized
 from tests.training import stages
 
 ROOT = Path(__file__).parents[2]
 CPU = {"accelerator": "cpu", "devices": 1}
+TRAINING = latents.LatentTransform(0.5, "random")
 SIZES = ((24, 24), (40, 20), (20, 36))  # width and height
 
 
@@ -58,13 +62,16 @@ def shards(tmp_path: Path) -> Path:
     return folder
 
 
-def pictures(shards: Path, **options: Any) -> DataModule:
-    defaults = {"image_size": 16, "multiple": 4, "max_aspect": 2, "batch_size": 3, "crop": "center", "seed": 5}
-    return DataModule(ShardReader, f"{shards}/train", f"{shards}/val", **(defaults | options))
+def pictures(
+    shards: Path, *, val_batch_size: int | None = None, num_workers: int = 0, rejected: str | None = None, **sizes: Any
+) -> DataModule:
+    sizes = {"image_size": 16, "multiple": 4, "max_aspect": 2, "crop": "center"} | sizes
+    return DataModule(ShardReader, f"{shards}/train", f"{shards}/val", **sized(**sizes), batch_size=3, seed=5,
+                      val_batch_size=val_batch_size, num_workers=num_workers, rejected=rejected)  # fmt: skip
 
 
 def cached(cache: Path, **options: Any) -> LatentDataModule:
-    return LatentDataModule(str(cache), **({"batch_size": 3, "seed": 5} | options))
+    return LatentDataModule(str(cache), **({"transform": TRAINING, "batch_size": 3, "seed": 5} | options))
 
 
 def networks() -> FlowLitModule:
@@ -75,7 +82,7 @@ def networks() -> FlowLitModule:
 
 def encode(data: DataModule, folder: Path, shard_samples: int = 1024) -> Path:
     module = networks()
-    LatentEncoder(module.latent_space, module.text_encoder, str(folder), shard_samples).run(data, CPU)
+    LatentEncoder(module.latent_space, module.text_encoder, str(folder), shard_samples).run(data, Fabric(**CPU))
     return folder
 
 
@@ -180,7 +187,7 @@ def test_chunks_and_workers_leave_every_sample_in_its_order(shards, tmp_path) ->
 
 def test_a_held_out_part_is_that_of_the_pictures(shards, tmp_path) -> None:
     def held_out() -> DataModule:
-        return DataModule(ShardReader, f"{shards}/train", image_size=16, multiple=4, batch_size=3, val_fraction=0.3)
+        return DataModule(ShardReader, f"{shards}/train", **sized(16, 4), batch_size=3, val_fraction=0.3)
 
     data, cache = held_out(), cached(encode(held_out(), tmp_path / "cache"))
     data.setup()
@@ -209,8 +216,8 @@ def test_bad_samples_are_counted_and_left_out(tmp_path) -> None:
         (lambda shards: pictures(shards, flip_guard=["red"]), r"the transform \(flip_guard .* → unless red\) differs"),
         (lambda shards: pictures(shards, caption_prefix="a photo,"), r"the transform \(caption_prefix  → a photo,\)"),
         (lambda shards: (write(shards, 2, part="more"), pictures(shards))[1], ""),
-        (lambda shards: DataModule(ShardReader, f"{shards}/val", f"{shards}/val", image_size=16, multiple=4,
-                                   max_aspect=2, batch_size=3), r"the source \(train .* → .*\) differs"),
+        (lambda shards: DataModule(ShardReader, f"{shards}/val", f"{shards}/val", **sized(16, 4, 2), batch_size=3),
+         r"the source \(train .* → .*\) differs"),
     ],
 )  # fmt: skip
 def test_a_folder_that_holds_another_cache_is_refused(shards, tmp_path, change: Callable, message: str) -> None:
@@ -276,7 +283,7 @@ def main(shards: Path, folder: Path) -> None:
     module.latent_space.posterior = lambda image: (time.sleep(pause), posterior(image))[1]
     hardware = {"strategy": "ddp", "devices": 2} if os.environ.get("RANKS") else {"devices": 1}
     encoder = LatentEncoder(module.latent_space, module.text_encoder, str(folder), shard_samples=2)
-    encoder.run(pictures(shards, val_batch_size=2), {"accelerator": "cpu"} | hardware)
+    encoder.run(pictures(shards, val_batch_size=2), Fabric(accelerator="cpu", **hardware))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fluxflow.errors import TrainingError
 from fluxflow.training import EMA, MetricsFile
-from fluxflow.training.callbacks import Progress, Throughput
+from fluxflow.training.callbacks.progress_bar import Progress
+from fluxflow.training.callbacks.throughput import Throughput
 from fluxflow.training.gradients import PATIENCE, clip
 from tests.training import stages
 from tests.training.test_resume import assert_same

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.optim import AdamW
 from torch.overrides import TorchFunctionMode
 
-from fluxflow.metrics import ssim
+from fluxflow.metrics.image import ssim
 from fluxflow.training import EMA, vae
 from tests.training import stages
 

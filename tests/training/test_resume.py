@@ -14,9 +14,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from PIL import Image
 
 from fluxflow.data import DataModule
-from fluxflow.data.shards import ShardReader
+from fluxflow.data.sources.shards import ShardReader
 from fluxflow.training import EMA
-from fluxflow.training.accumulation import batches_a_step, forget_begun_step
+from fluxflow.training.gradients import batches_a_step, forget_begun_step
+from tests.data.sources import sized
 from tests.training import stages
 
 STEPS = 6
@@ -85,7 +86,7 @@ def run(
         options["accumulate_grad_batches"] = accumulate
     else:
         module.accumulate = accumulate
-    data = DataModule(ShardReader, str(shards), image_size=16, batch_size=2, val_fraction=0.2, num_workers=workers,
+    data = DataModule(ShardReader, str(shards), **sized(16), batch_size=2, val_fraction=0.2, num_workers=workers,
                       seed=5, shuffle_shards=2)  # fmt: skip
     trainer = stages.trainer(EMA(0.9), journal, max_steps=STEPS, limit_val_batches=1.0,
                              val_check_interval=2 * accumulate, check_val_every_n_epoch=None, **options)  # fmt: skip

@@ -11,7 +11,7 @@ from torch.optim import Adam, AdamW
 
 from fluxflow.errors import CheckpointError
 from fluxflow.training import relative_adamw
-from fluxflow.training.accumulation import count_batches
+from fluxflow.training.gradients import count_batches
 from fluxflow.training.optimizers import keep_options, scale_rate
 from tests.training import stages
 

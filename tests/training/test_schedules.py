@@ -4,7 +4,7 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from fluxflow.training.schedules import CosineSchedule, set_learning_rate
+from fluxflow.training.optimizers import CosineSchedule, set_learning_rate
 
 
 @pytest.mark.parametrize(("warmup", "minimum"), [(0, 0.0), (5, 0.1)])

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from fluxflow.models import LatentSpace
 from fluxflow.models.packet import latent_size_of
 from fluxflow.training import EMA
-from fluxflow.training.callbacks import Reconstructions, Samples
+from fluxflow.training.callbacks.previews import Reconstructions, Samples
 from tests import pipelines
 from tests.training import stages
 

@@ -13,7 +13,3 @@ killed goes on when the same command is given again:
 
 work.py keeps the result of each piece of work in OUT/.prepare until the report is written.
 """
-
-from .command import main
-
-__all__ = ["main"]

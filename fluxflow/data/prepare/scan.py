@@ -2,16 +2,127 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..decode import UndecodableImage, probe
-from ..folder import FolderPiece
-from ..records import Piece, Reader, Record
-from ..shards import ShardPiece
-from .encoding import difference_hash
-from .options import Options
+import numpy as np
+from PIL import Image
+
+from fluxflow.data.images.decode import UndecodableImage, decode, probe
+from fluxflow.data.sources.folder import FolderPiece
+from fluxflow.data.sources.records import Piece, Reader, Record
+from fluxflow.data.sources.shards import ShardPiece
+
+PILLOW_NAMES = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+HASH_SIDE = 8
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures are rewritten. One that would not change keeps its bytes, unless a format is asked for.
+
+    Args:
+        size: Highest length of the shorter side in pixels, None to keep it.
+        crop: Whether to crop the centre to a square.
+        format: "jpg", "png" or "webp"; None: jpg, which decodes fastest, for pictures that change, else as they are.
+        quality: Quality for jpg and webp, 1 to 100.
+    """
+
+    size: int | None = None
+    crop: bool = False
+    format: str | None = None
+    quality: int = 90
+
+    def apply(self, data: bytes) -> tuple[bytes, str, tuple[int, int]]:
+        """Check a picture by decoding it, and rewrite it.
+
+        Returns:
+            Its bytes, their suffix, and its (width, height).
+
+        Raises:
+            UndecodableImage: If it cannot be decoded.
+        """
+        least = None if self.size is None else (2 * self.size, 2 * self.size)  # the last halving is Lanczos's
+        original = image = Image.fromarray(decode(data, least))
+        if self.size is not None and min(image.size) > self.size:
+            image = image.resize(shrunk(image.size, self.size), Image.Resampling.LANCZOS)
+        if self.crop and image.width != image.height:
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            image = image.crop((left, top, left + side, top + side))
+        if self.format is None and image is original:
+            return data, suffix(data), image.size
+        name, output = self.format or "jpg", io.BytesIO()
+        options = {"jpg": {"quality": self.quality}, "png": {}, "webp": {"quality": self.quality, "method": 6}}[name]
+        image.save(output, PILLOW_NAMES[name], **options)
+        return output.getvalue(), name, image.size
+
+
+def shrunk(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """The size of the same shape whose shorter side has this length."""
+    width, height = (max(shorter, round(side * shorter / min(size))) for side in size)
+    return width, height
+
+
+def suffix(data: bytes) -> str:
+    """The suffix of a picture's format, by its first bytes."""
+    if data.startswith(b"\x89PNG"):
+        return "png"
+    return "webp" if data.startswith(b"RIFF") else "jpg"
+
+
+def difference_hash(data: bytes) -> int:
+    """64 bits that survive scaling and recompression: whether each cell of an 8 × 9 grey miniature is below its right
+    neighbour (dHash, by N. Krawetz).
+
+    Raises:
+        UndecodableImage: If the picture cannot be decoded.
+    """
+    picture = Image.fromarray(decode(data, (4 * HASH_SIDE, 4 * HASH_SIDE))).convert("L")
+    pixels = np.asarray(picture.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX))
+    return int.from_bytes(np.packbits(pixels[:, :-1] < pixels[:, 1:]).tobytes(), "big")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the command that change its output, under their names.
+
+    Args:
+        size: Highest length of the shorter side in pixels; None: as it is.
+        crop: Whether to crop the centre to a square.
+        format: "jpg", "png" or "webp"; None: jpg for pictures that change.
+        quality: For jpg and webp, 1 to 100.
+        min_size: Lowest length of the shorter side in pixels.
+        drop_duplicates: Highest number of bits (of 64) in which near duplicates differ; None: all stay.
+        val_fraction: Share held out by a hash of the key, in [0, 1).
+        shard_samples: Samples a shard.
+        seed: Of the order.
+        caption_key: Column or JSON key of the caption.
+        caption_lines: Whether each line of a text file is a caption.
+        buckets: Side of the squares whose area the buckets of the report have, in pixels.
+        tokenizer: Text model that counts tokens; None: words are counted.
+    """
+
+    size: int | None = None
+    crop: bool = False
+    format: str | None = None
+    quality: int = 90
+    min_size: int = 1
+    drop_duplicates: int | None = None
+    val_fraction: float = 0.0
+    shard_samples: int = 1000
+    seed: int = 0
+    caption_key: str | None = None
+    caption_lines: bool = False
+    buckets: int = 256
+    tokenizer: str | None = None
+
+    @property
+    def encoding(self) -> Encoding:
+        return Encoding(self.size, self.crop, self.format, self.quality)
+
 
 HEAD = 1 << 16  # bytes in which the header of nearly every JPEG lies, its EXIF data included
 CHUNK = 2000  # samples of a folder that are one piece of work

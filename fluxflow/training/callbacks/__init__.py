@@ -1,10 +1,27 @@
 """What happens beside the training step: progress, previews, checkpoints, throughput, orderly interruption."""
 
-from fluxflow.training.callbacks.checkpoints import Checkpoints
-from fluxflow.training.callbacks.interruption import Interruption
-from fluxflow.training.callbacks.previews import Reconstructions, Samples
-from fluxflow.training.callbacks.progress import Progress
-from fluxflow.training.callbacks.record import RunRecord
-from fluxflow.training.callbacks.throughput import Throughput
+from typing import TYPE_CHECKING
+
+from fluxflow.lazy import exports
+
+if TYPE_CHECKING:
+    from fluxflow.training.callbacks.checkpoints import Checkpoints
+    from fluxflow.training.callbacks.interruption import Interruption
+    from fluxflow.training.callbacks.previews import Reconstructions, Samples
+    from fluxflow.training.callbacks.progress_bar import Progress
+    from fluxflow.training.callbacks.record import RunRecord
+    from fluxflow.training.callbacks.throughput import Throughput
 
 __all__ = ["Checkpoints", "Interruption", "Progress", "Reconstructions", "RunRecord", "Samples", "Throughput"]
+__getattr__ = exports(
+    __name__,
+    {
+        "Checkpoints": "training.callbacks.checkpoints",
+        "Interruption": "training.callbacks.interruption",
+        "Progress": "training.callbacks.progress_bar",
+        "Reconstructions": "training.callbacks.previews",
+        "RunRecord": "training.callbacks.record",
+        "Samples": "training.callbacks.previews",
+        "Throughput": "training.callbacks.throughput",
+    },
+)

@@ -10,16 +10,14 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from fluxflow.checkpoint import is_exported, save_model
+from fluxflow.checkpoint.model import is_exported, save_model
 from fluxflow.errors import NotFiniteError, StorageError
 from fluxflow.files import replacing
 from fluxflow.runs import BEST, LAST
-from fluxflow.training.accumulation import batches_a_step, count_batches, forget_begun_step
-from fluxflow.training.callbacks.weights import averaged
-from fluxflow.training.flow import FlowLitModule
-from fluxflow.training.vae import VAELitModule
+from fluxflow.training.ema import averaged
+from fluxflow.training.gradients import batches_a_step, count_batches, forget_begun_step
 
-Stage = VAELitModule | FlowLitModule
+Stage = Any  # a VAELitModule or FlowLitModule; Lightning's hooks are typed for every module
 PATIENCE = 3  # saves in a row that the disk refuses
 
 log = logging.getLogger(__name__)

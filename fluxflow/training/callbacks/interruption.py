@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from fluxflow import signals
-from fluxflow.training.accumulation import batches_a_step
+from fluxflow.training.gradients import batches_a_step
 
 log = logging.getLogger(__name__)
 

@@ -14,23 +14,23 @@ from PIL import Image
 from torch import Tensor
 
 from fluxflow.errors import StorageError
-from fluxflow.pictures import grid, reconstruction_sheet, save_png
+from fluxflow.image_grid import grid, reconstruction_grid, save_png
+from fluxflow.kernels.conv import to_signed
 from fluxflow.pipeline import FluxFlowPipeline
-from fluxflow.training.callbacks.weights import averaged
+from fluxflow.training.ema import averaged
 from fluxflow.training.flow import FlowLitModule
-from fluxflow.training.images import to_signed
 from fluxflow.training.vae import VAELitModule
 
 log = logging.getLogger(__name__)
 
 
 class Previews(Callback, ABC):
-    """Saves a sheet every so many steps and at the end, and shows it in TensorBoard or W&B where they are in use.
+    """Saves an image grid every so many steps and at the end, and shows it in TensorBoard or W&B where they are in use.
 
     Args:
         folder: where `step_000500.png` goes.
-        every: steps between two sheets.
-        count: held-out images that the sheets show, or whose captions they draw.
+        every: steps between two image grids.
+        count: held-out images that the image grids show, or whose captions they draw.
     """
 
     def __init__(self, folder: str | Path, every: int, count: int = 8) -> None:
@@ -44,7 +44,7 @@ class Previews(Callback, ABC):
 
     @abstractmethod
     def draw(self, pl_module: Any, title: str) -> Image.Image:
-        """Return the sheet."""
+        """Return the image grid."""
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._drawn = trainer.global_step
@@ -91,7 +91,7 @@ class Reconstructions(Previews):
         """Return originals, reconstructions and the PSNR of each."""
         images = [to_signed(image.to(pl_module.device)) for image in self.images]
         drawn = [pl_module.latent_space.reconstruct(image[None])[0] for image in images]
-        return reconstruction_sheet(images, drawn, self.captions, title)
+        return reconstruction_grid(images, drawn, self.captions, title)
 
 
 class Samples(Previews):
@@ -99,7 +99,7 @@ class Samples(Previews):
 
     Args:
         folder: where `step_000500.png` goes.
-        every: steps between two sheets.
+        every: steps between two image grids.
         prompts: one caption or several to draw; the first `count` held-out ones by default.
         count: how many held-out captions.
         seeds: columns.

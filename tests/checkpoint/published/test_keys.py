@@ -3,9 +3,9 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from fluxflow.checkpoint.published.keys import Pattern, counterparts, derived
 from fluxflow.models import FluxCompressor, FluxExpander, FluxFlowProcessor
 from fluxflow.models.activations import BezierActivation
+from fluxflow.published.keys import Pattern, counterparts, derived
 from tests import golden
 
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from fluxflow.checkpoint import load_model, load_vae, read_index
-from fluxflow.checkpoint.published import Choices, load_published
 from fluxflow.errors import CheckpointError
+from fluxflow.published.reader import load_published
+from fluxflow.published.sizes import Choices
 from tests import golden, published
 
 

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fluxflow.checkpoint.published import Choices, published_arguments
-from fluxflow.checkpoint.published.sizes import arguments, most_heads
-from fluxflow.checkpoint.published.source import open_source
 from fluxflow.errors import CheckpointError
+from fluxflow.published.reader import published_arguments
+from fluxflow.published.sizes import Choices, arguments, most_heads
+from fluxflow.published.source import open_source
 from tests import golden, published
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fluxflow.checkpoint.published.source import open_source
 from fluxflow.errors import CheckpointError
+from fluxflow.published.source import open_source
 from tests import published
 
 

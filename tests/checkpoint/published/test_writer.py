@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 
 from fluxflow.checkpoint import load_model, save_model
 from fluxflow.checkpoint.index import ModelIndex
-from fluxflow.checkpoint.published import Choices, load_published
-from fluxflow.checkpoint.published.writer import export_published
 from fluxflow.errors import CheckpointError
+from fluxflow.published.reader import load_published
+from fluxflow.published.sizes import Choices
+from fluxflow.published.writer import export_published
 from tests import golden, pipelines, published
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxflow.data.prepare import main
-from fluxflow.data.records import Record
+from fluxflow.data.prepare.__main__ import main
+from fluxflow.data.sources.records import Record
 
 
 def read(reader) -> dict[str, Record]:

@@ -6,11 +6,10 @@ import sys
 import pytest
 from PIL import Image
 
-from fluxflow.data.folder import FolderReader
-from fluxflow.data.prepare import main
-from fluxflow.data.prepare.command import parse_arguments
-from fluxflow.data.records import Part
-from fluxflow.data.shards import ShardReader
+from fluxflow.data.prepare.__main__ import main, parse_arguments
+from fluxflow.data.sources.folder import FolderReader
+from fluxflow.data.sources.records import Part
+from fluxflow.data.sources.shards import ShardReader
 
 
 def test_folder_to_shards_keeps_keys_bytes_and_captions(make_folder, tmp_path, prepare, records, capsys):
@@ -140,7 +139,7 @@ def test_impossible_options_are_refused(option, capsys):
 
 
 def test_help_and_a_run_load_no_torch(make_folder, tmp_path):
-    code = ("import sys; from fluxflow.data.prepare import main\n"
+    code = ("import sys; from fluxflow.data.prepare.__main__ import main\n"
             "try: main(sys.argv[1:])\n"
             "finally: print('modules', *sorted({name.partition('.')[0] for name in sys.modules}))")  # fmt: skip
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fluxflow.data.prepare.duplicates import near_duplicates
-from fluxflow.data.prepare.encoding import difference_hash
+from fluxflow.data.prepare.plan import near_duplicates
+from fluxflow.data.prepare.scan import difference_hash
 
 
 def one_by_one(hashes: list[int], distance: int) -> list[int]:
@@ -60,7 +60,7 @@ def test_hash_is_that_of_the_definition():
 
 
 def test_first_by_key_stays_whatever_its_caption(make_tar, tmp_path, picture, prepare, records, capsys):
-    from fluxflow.data.shards import ShardReader
+    from fluxflow.data.sources.shards import ShardReader
 
     rng = np.random.default_rng(1)
     motif = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)).resize((180, 140))

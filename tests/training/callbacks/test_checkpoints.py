@@ -8,7 +8,9 @@ from lightning import Callback, Trainer
 
 from fluxflow import files
 from fluxflow.errors import StorageError
-from fluxflow.training.callbacks import Checkpoints, Interruption, checkpoints
+from fluxflow.training.callbacks import checkpoints
+from fluxflow.training.callbacks.checkpoints import Checkpoints
+from fluxflow.training.callbacks.interruption import Interruption
 from tests.training.callbacks import standin
 
 

@@ -7,7 +7,7 @@ import pytest
 from lightning import Callback, LightningModule, Trainer
 
 from fluxflow import signals
-from fluxflow.training.callbacks import Interruption
+from fluxflow.training.callbacks.interruption import Interruption
 from tests.training.callbacks import standin
 
 

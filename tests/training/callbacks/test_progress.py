@@ -2,8 +2,7 @@ import logging
 
 import pytest
 
-from fluxflow.training.callbacks import Progress
-from fluxflow.training.callbacks.progress import duration
+from fluxflow.training.callbacks.progress_bar import Progress, duration
 from tests.training.callbacks import standin
 
 

@@ -3,7 +3,7 @@ import time
 import pytest
 from torch.utils.data import DataLoader
 
-from fluxflow.training.callbacks import Throughput
+from fluxflow.training.callbacks.throughput import Throughput
 from tests.training.callbacks import standin
 
 

@@ -3,7 +3,7 @@ from lightning import LightningModule, Trainer
 from torch import nn
 
 from fluxflow.training import EMA
-from fluxflow.training.callbacks.weights import averaged
+from fluxflow.training.ema import averaged
 from tests.training.callbacks import standin
 
 

@@ -1,0 +1,1 @@
+"""What the command lines run: composing and checking a config, training, sampling, encoding."""

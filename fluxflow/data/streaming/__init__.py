@@ -1,0 +1,1 @@
+"""The order of samples, batches, loader processes, and where a stream stands in a checkpoint."""
