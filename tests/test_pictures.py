@@ -36,7 +36,7 @@ def test_large_pictures_keep_their_size() -> None:
 
 def test_a_pair_without_a_caption_shows_its_psnr_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Row] = []
-    monkeypatch.setattr(pictures, "sheet", lambda rows, title: seen.extend(rows))
+    monkeypatch.setattr(pictures, "arranged", lambda rows, title: seen.extend(rows))
     image = torch.zeros(3, 8, 8)
     reconstruction_grid([image, image], [image + 0.2, image + 0.2], ["", "a square"])
     assert seen[1].notes == ["20.0 dB", "20.0 dB · a square"]

@@ -64,6 +64,9 @@ def run(main: Callable[[], None]) -> None:
     try:
         sys.argv[1:] = as_typed(sys.argv[1:])
         main()
+    except BrokenPipeError:  # of `… --help | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except MISTAKES as error:
         if wants_traceback:
             raise

@@ -69,7 +69,7 @@ def read_table(table: Path, caption_key: str | None) -> dict[str, tuple[object, 
     """
     reader = READERS.get(table.suffix.lower())
     if reader is None:
-        raise DataError(f"{table} is no caption table: it can be {', '.join(READERS)}.")
+        raise DataError(f"{table} is no caption table: it can be {', '.join(READERS)}, or 'files' for the .txt alone.")
     try:
         return _captions(table, reader(table), (caption_key,) if caption_key else CAPTION_COLUMNS)
     except csv.Error as error:
