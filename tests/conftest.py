@@ -1,4 +1,6 @@
-"""What every test shares: a fixed seed, and hypothesis without a clock or chance."""
+"""What every test shares: a fixed seed, Ctrl-C as in a terminal, and hypothesis without a clock or chance."""
+
+import signal
 
 import hypothesis
 import pytest
@@ -6,6 +8,9 @@ import torch
 
 hypothesis.settings.register_profile("fluxflow", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("fluxflow")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell gives it to what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
