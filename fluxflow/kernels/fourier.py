@@ -110,14 +110,21 @@ def _patches(x: Tensor, tiling: Tiling) -> list[Tensor]:
 
 
 def _product(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
-    """The matrix product at each frequency, added to `plus` in place if it is given."""
-    y = _empty(a, len(a), a.shape[1], b.shape[2]) if plus is None else plus
-    before = 0 if plus is None else 1
+    """The matrix product at each frequency, added to `plus` in place if it is given.
+
+    It is computed without the gaps between rows that `_empty` leaves: PyTorch hands a batch to MKL in one call only
+    where the result is contiguous, which makes small products up to ten times as fast.
+    """
+    in_place = plus is not None and plus.is_contiguous()
+    y = plus if plus is not None and in_place else a.new_empty(len(a), a.shape[1], b.shape[2])
+    before = 1 if in_place else 0
     (real_a, a_r, a_i), (real_b, b_r, b_i), (real_y, y_r, y_i) = _parts(a), _parts(b), _parts(y)
     real_y.baddbmm_(real_a, real_b, beta=before)
     y_r.baddbmm_(a_r, b_r, beta=before).baddbmm_(a_i, b_i, alpha=-1)
     y_i.baddbmm_(a_r, b_i, beta=before).baddbmm_(a_i, b_r)
-    return y
+    if plus is not None:
+        return plus if in_place else plus.add_(y)
+    return y if y.shape[2] % LANES == 0 else _empty(a, *y.shape).copy_(y)
 
 
 def _parts(spectra: Tensor) -> tuple[Tensor, Tensor, Tensor]:
