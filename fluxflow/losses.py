@@ -1,4 +1,4 @@
-"""Losses of stage 1 as pure functions of tensors: reconstruction, KL divergence, hinge GAN and R1."""
+"""Losses of stage 1 as pure functions: reconstruction, KL, hinge GAN and R1, and the schedules of their weights."""
 
 import math
 
