@@ -1,4 +1,8 @@
-"""Sheets of captioned pictures for people to look at, and PNG files that say how they were made."""
+"""Grids of captioned images for people to look at, and PNG files that say how they were made.
+
+`fluxflow/fonts` holds DejaVu Sans: Latin, Greek, Cyrillic and more. Chinese, Japanese, Korean or Indian letters come
+from a font that fontconfig knows, where there is one.
+"""
 
 import functools
 import json

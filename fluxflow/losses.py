@@ -1,4 +1,8 @@
-"""Losses of stage 1 as pure functions: reconstruction, KL, hinge GAN and R1, and the schedules of their weights."""
+"""Losses of stage 1 as pure functions: reconstruction, KL, hinge GAN and R1, and the schedules of their weights.
+
+The hinge GAN is that of Lim & Ye, 2017, and Miyato et al., 2018, the R1 penalty that of Mescheder et al., 2018; both
+take logits.
+"""
 
 import math
 

@@ -1,4 +1,7 @@
-"""The parts of a pipeline: how they are held, replaced, moved, saved and loaded, in the ways of diffusers."""
+"""The parts of a pipeline: how they are held, replaced, moved, saved and loaded, in the ways of diffusers.
+
+Options of diffusers' `from_pretrained` that mean something here are taken, others are passed over or refused by name.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

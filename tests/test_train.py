@@ -351,6 +351,16 @@ def test_help_config_and_completion_do_not_import_torch(arguments: list[str], tm
     assert done.stdout.endswith("light\n"), done.stdout + done.stderr
 
 
+def test_help_ends_quietly_when_nobody_reads_on() -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "--help"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_exits_with_its_number(number: int, tmp_path: Path) -> None:
     """Also where it reaches the workers of the loader, which the step under way needs."""

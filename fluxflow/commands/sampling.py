@@ -85,8 +85,8 @@ def reconstruct(config: "SampleConfig", out: Path) -> Path:
     space = load_vae(index.folder).to(device)
     with torch.no_grad():
         drawn = [space.reconstruct(part.to(device), config.tile).cpu() for part in images.split(8)]
-    sheet = reconstruction_grid(images, torch.cat(drawn), captions, f"{config.run}: pictures and reconstructions")
-    save_png(sheet, out / "reconstructions.png", {"model": config.run, "software": f"fluxflow {__version__}"})
+    image_grid = reconstruction_grid(images, torch.cat(drawn), captions, f"{config.run}: pictures and reconstructions")
+    save_png(image_grid, out / "reconstructions.png", {"model": config.run, "software": f"fluxflow {__version__}"})
     return out / "reconstructions.png"
 
 

@@ -1,4 +1,10 @@
-"""The diffusion process as pure functions: noise schedule, v-prediction, time sampling, guidance."""
+"""The diffusion process as pure functions: noise schedule, v-prediction, time sampling, guidance.
+
+Convention: z_t = α_t·z_0 + σ_t·ε with α_t² = ∏_{s ≤ t} (1 − β_s) and σ_t² = 1 − α_t². The square roots of β rise
+linearly from √0.00085 to √0.012 over 1000 steps ("scaled linear", Rombach et al., 2022). A timestep t is an integer in
+0…999; a network is given t / 999. Predictions follow Salimans & Ho, 2022, appendix D; α and σ broadcast against the
+latents.
+"""
 
 import math
 

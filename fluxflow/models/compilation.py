@@ -10,6 +10,8 @@ from fluxflow.errors import ConfigError
 from fluxflow.models.flow import FlowBlock
 from fluxflow.models.vae import FluxCompressor, FluxExpander
 
+SHAPES = 64  # of batches, in training and in evaluation, that get code of their own; more run uncompiled
+
 
 def check_compiler() -> None:
     """Refuse compilation before it begins.
@@ -19,9 +21,6 @@ def check_compiler() -> None:
     """
     if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         raise ConfigError("compile=true needs a C++ compiler: install g++, or name one in the variable CXX.")
-
-
-SHAPES = 64  # of batches, in training and in evaluation, that get code of their own; more run uncompiled
 
 
 def compile_networks(module: nn.Module) -> None:

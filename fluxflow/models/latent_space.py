@@ -1,4 +1,10 @@
-"""The trained VAE as stage 2 and sampling see it: images in, normalised latent packets out, and back."""
+"""The trained VAE as stage 2 and sampling see it: images in, normalised latent packets out, and back.
+
+Large images are decoded in tiles, to the same image. Most of the memory of a decoder goes into the five planes at twice
+the resolution inside a block, and little into the maps between two blocks. So those maps stay whole, and with them the
+statistics of every normalisation: each block alone works tile by tile. Around a tile it takes in as many pixels as its
+convolutions reach. What differs from decoding at once is the rounding.
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import product

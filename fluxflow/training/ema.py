@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights that are exported."""
+"""The exponential moving average of the weights that are exported, and a module with it in place."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

@@ -6,6 +6,7 @@ own forms, forward and backward. What is computed again to save memory does not 
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,6 +27,17 @@ def counted(run: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
+def on_meta(network: nn.Module) -> Any:
+    """A copy in training mode whose weights have shapes alone; to build one anew would initialise it, for seconds."""
+    tensors = [*network.parameters(), *network.buffers()]
+    memo: dict[int, Any] = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors}
+    memo |= {id(p): nn.Parameter(memo[id(p)]) for p in network.parameters()}
+    copied: Any = copy.deepcopy(network, memo).train()
+    if hasattr(copied, "activation_checkpointing"):
+        copied.activation_checkpointing = False
+    return copied
+
+
 def vae_step(
     compressor: FluxCompressor,
     expander: FluxExpander,
@@ -41,9 +53,9 @@ def vae_step(
         shape: of the images, (B, C, H, W).
         r1: with the penalty on its gradient.
     """
+    encode, decode = on_meta(compressor), on_meta(expander)
+    critic = None if discriminator is None else on_meta(discriminator)
     with torch.device("meta"):
-        encode, decode = FluxCompressor(**compressor.config), FluxExpander(**expander.config)
-        critic = None if discriminator is None else PatchDiscriminator(**discriminator.config)
         image = torch.empty(shape)
 
         def step() -> None:
@@ -81,10 +93,8 @@ def flow_step(
         shape: of the images, (B, C, H, W), or of the posterior's maps where they are cached.
         cached: whether they are.
     """
+    frozen, network, read = on_meta(compressor).requires_grad_(False), on_meta(flow), on_meta(projection)
     with torch.device("meta"):
-        frozen = FluxCompressor(**compressor.config).requires_grad_(False)
-        network = FluxFlowProcessor(**flow.config)
-        read = copy.deepcopy(projection).to("meta")
         given = torch.empty(shape)
 
         def step() -> None:

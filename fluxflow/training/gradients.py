@@ -1,4 +1,4 @@
-"""Clipping by hand, and what becomes of a step whose gradient is not finite."""
+"""Clipping by hand, steps whose gradient is not finite, and gradients of several batches that make one step."""
 
 import logging
 import math
@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from fluxflow.errors import TrainingError
 
+COUNTS = ("ready", "started", "processed", "completed")  # of batches, by Lightning
 PATIENCE = 20  # steps: the loss scale of fp16 starts at 2^16 and halves with each step that it leaves out
 
 log = logging.getLogger(__name__)
@@ -103,9 +104,6 @@ def unscale(optimizer: Optimizer, precision: Any) -> None:
     scaler = getattr(precision, "scaler", None)
     if scaler is not None and optimizer.defaults.get("fused"):
         scaler.unscale_(optimizer)
-
-
-COUNTS = ("ready", "started", "processed", "completed")  # of batches, by Lightning
 
 
 def hold_gradients(trainer: Trainer, hold: bool) -> AbstractContextManager[None]:

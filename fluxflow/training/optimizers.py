@@ -1,4 +1,4 @@
-"""Optimizers beyond those of torch.optim."""
+"""An optimizer beyond torch.optim's, what a resumed one takes from a checkpoint, and the learning rate's schedule."""
 
 import math
 from collections.abc import Iterable

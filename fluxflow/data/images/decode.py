@@ -1,4 +1,9 @@
-"""Decoding images to RGB uint8, turned as their EXIF orientation says."""
+"""From encoded bytes to upright 8-bit RGB pixels.
+
+JPEGs go through libjpeg-turbo by way of simplejpeg, all else through Pillow. What a stranger's file may cost is known
+from its header, before any pixel is decoded. Colours are taken as sRGB: profiles are not applied. A PNG's EXIF data may
+lie before its pixels or behind them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sample goes into which shard, decided before anything is written."""
+"""Which sample goes into which shard, near duplicates left out, decided before anything is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adding up what was written: the index of each part, the report as JSON and as text."""
+"""Adding up what was written: the index of each part, lengths of captions, the report as JSON and as text."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from fluxflow.data.prepare.scan import Options
 from fluxflow.data.sources.records import printable
 from fluxflow.errors import DataError
 
+PARTS = ("train", "val")
+MULTIPLE = 16  # of the buckets' sides in pixels: that of model=default
+MAX_RATIO = 2.0
+NAMED = 3  # rejected samples of a reason
+ROWS = 12  # of the table of buckets
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -92,13 +97,6 @@ def quantiles(histogram: dict[int, int]) -> dict[str, int]:
             if seen >= share * total:
                 found.setdefault(name, value)
     return {**found, "most": max(histogram)}
-
-
-PARTS = ("train", "val")
-MULTIPLE = 16  # of the buckets' sides in pixels: that of model=default
-MAX_RATIO = 2.0
-NAMED = 3  # rejected samples of a reason
-ROWS = 12  # of the table of buckets
 
 
 def make_index(results: dict[str, dict], part: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A look at every sample before anything is written: its header, its captions and, for near duplicates, its hash."""
+"""Options, and a look at each sample before anything is written: header, captions and, for near duplicates, hash."""
 
 from __future__ import annotations
 

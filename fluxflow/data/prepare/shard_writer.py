@@ -1,4 +1,4 @@
-"""Writing one shard of the plan: a pure function of the plan, whoever does it and however often."""
+"""Writing one shard of the plan: its bytes depend on the plan and the content alone."""
 
 from __future__ import annotations
 

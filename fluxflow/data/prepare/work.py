@@ -1,4 +1,7 @@
-"""Numbered pieces of work in several processes, the result of each kept in a file, so that a killed run goes on."""
+"""Numbered pieces of work in several processes, the result of each kept in a file, so that a killed run goes on.
+
+The output folder knows of the run that makes it: the same command goes on, another one is refused.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from fluxflow.errors import DataError, StorageError
 from fluxflow.files import remove_partial, replacing
 from fluxflow.signals import end_with_parent, held
 
+STATE = ".prepare"
+REPORT = "report.json"
 # Ctrl-C and the like reach every process, and the first one answers them. The pool itself ends others by SIGTERM.
 FOR_THE_FIRST = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
@@ -118,10 +123,6 @@ def _do(work: Work, shared: object, piece: object, path: Path) -> dict:
     result = json.loads(json.dumps(work(shared, piece)))  # the same, whether it comes from here or from the file
     put(path, result)
     return result
-
-
-STATE = ".prepare"
-REPORT = "report.json"
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""Which files of a folder are samples, and which rows of a table belong to them."""
+"""What lies in a folder, which image a row of a table means, and which table is that of the captions.
+
+Links are followed. Reading a file may neither block nor go on without end.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 A terminal sends Ctrl-C and a scheduler SIGTERM to every process of a run. The trainer saves at the end of its step and
 needs batches until then, so signals never reach its workers. They end with the trainer, or when it closes the loader.
+
+The functions at the end say how a stream goes on from a checkpoint, there as here or with something changed.
 """
 
 from __future__ import annotations

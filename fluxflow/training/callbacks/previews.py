@@ -68,20 +68,20 @@ class Previews(Callback, ABC):
         if self.captions and step > self._drawn and (step % self.every == 0 or step >= trainer.max_steps):
             self._drawn = step
             with averaged(trainer, pl_module):
-                sheet = self.draw(pl_module, f"step {step}")  # on every rank: weights may be spread over them
+                image_grid = self.draw(pl_module, f"step {step}")  # on every rank: weights may be spread over them
             if trainer.is_global_zero:
-                self._show(trainer, sheet, step)
+                self._show(trainer, image_grid, step)
 
-    def _show(self, trainer: Trainer, sheet: Image.Image, step: int) -> None:
+    def _show(self, trainer: Trainer, image_grid: Image.Image, step: int) -> None:
         try:
-            save_png(sheet, self.folder / f"step_{step:06d}.png", {"step": step})
+            save_png(image_grid, self.folder / f"step_{step:06d}.png", {"step": step})
         except StorageError as error:  # training is worth more than a picture of it
-            log.warning("%s The run goes on without this sheet.", error)
+            log.warning("%s The run goes on without this grid.", error)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("preview", np.asarray(sheet), step, dataformats="HWC")
+                logger.experiment.add_image("preview", np.asarray(image_grid), step, dataformats="HWC")
             elif isinstance(logger, WandbLogger):
-                logger.log_image("preview", [sheet], step)
+                logger.log_image("preview", [image_grid], step)
 
 
 class Reconstructions(Previews):
