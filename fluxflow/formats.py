@@ -130,7 +130,7 @@ PUBLISHED = fields(
 )
 
 _COUNT = whole(0, 2**53)
-_PARTS = ("train", "val")
+_SPLITS = ("train", "val")
 
 
 def _where(value: Any, key: str) -> None:
@@ -152,9 +152,9 @@ CACHE_KEY = fields(
         "text": text(),
         "transform": fields({"image_size": SIDE, "mirrored": flag}, others=anything(2**53)),
         "source": fields(
-            {**dict.fromkeys(_PARTS, text()), "val_fraction": number(0, 1)}, optional=(*_PARTS, "val_fraction")
+            {**dict.fromkeys(_SPLITS, text()), "val_fraction": number(0, 1)}, optional=(*_SPLITS, "val_fraction")
         ),
-        "locations": fields(dict.fromkeys(_PARTS, _LOCATION), optional=_PARTS),
+        "locations": fields(dict.fromkeys(_SPLITS, _LOCATION), optional=_SPLITS),
     }
 )
 _SHARD = fields(

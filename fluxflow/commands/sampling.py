@@ -94,7 +94,7 @@ def held_out(source: str | None, size: tuple[int, int], count: int) -> tuple[Ten
     """Return the first `count` pictures [B, 3, H, W] in [-1, 1] of a source, and their captions, perhaps empty.
 
     Args:
-        source: a folder of pictures, with captions or without, or shards; None: the validation part of the demo.
+        source: a folder of pictures, with captions or without, or shards; None: the validation split of the demo.
         size: height and width in pixels.
         count: pictures at most, of those the readable ones.
 
@@ -104,9 +104,9 @@ def held_out(source: str | None, size: tuple[int, int], count: int) -> tuple[Ten
     from fluxflow.data.images.buckets import Buckets
     from fluxflow.data.images.transforms import Transform
     from fluxflow.data.sources.folder import FolderReader
-    from fluxflow.data.sources.records import Part
+    from fluxflow.data.sources.records import Split
     from fluxflow.data.sources.shards import ShardReader, demo_shards
-    from fluxflow.data.streaming.rejections import Tally
+    from fluxflow.data.streaming.rejections import SampleCounts
     from fluxflow.data.streaming.streams import ValidationStream
 
     if source is None:
@@ -115,13 +115,13 @@ def held_out(source: str | None, size: tuple[int, int], count: int) -> tuple[Ten
         plain = Path(source).is_dir() and not any(Path(source).glob("*.tar"))
         reader = (FolderReader if plain else ShardReader)(source, needs_captions=False)
     reader.open()
-    stream = ValidationStream(reader, Part(), Transform(Buckets.single(*size)), batch_size=count, limit=count)
-    tally = Tally(limit=1.0)
+    stream = ValidationStream(reader, Split(), Transform(Buckets.single(*size)), batch_size=count, limit=count)
+    counts = SampleCounts(limit=1.0)
     for item in stream:
-        tally.add(item.seen, item.rejected)
+        counts.add(item.seen, item.rejected)
         if item.batch is not None:
             return item.batch["image"] / 127.5 - 1, item.batch["caption"]
-    raise DataError(f"{reader}: no picture to draw; {tally.report()}.")
+    raise DataError(f"{reader}: no picture to draw; {counts.report()}.")
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -1,7 +1,5 @@
 """The Lightning DataModule: sources and a transform in, batches out, and where they stand in every checkpoint."""
 
-from __future__ import annotations
-
 import difflib
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -10,9 +8,9 @@ from typing import Any
 import torch.distributed as dist
 from lightning import LightningDataModule
 
-from fluxflow.data.sources.records import Part, Place, Reader
+from fluxflow.data.sources.records import Reader, Split, WorkerShard
 from fluxflow.data.streaming.loader import Loader, changed_sources, differing, loader_state, loader_states, workers_for
-from fluxflow.data.streaming.rejections import RejectedFile, Tally
+from fluxflow.data.streaming.rejections import RejectedFile, SampleCounts
 from fluxflow.data.streaming.streams import Source, TrainStream, Transform, ValidationStream
 from fluxflow.errors import ConfigError
 
@@ -22,7 +20,7 @@ SINGLE = "train"  # the name of the source where there is one
 
 
 class DataModule(LightningDataModule):
-    """Batches of captioned pictures, each of one size: an endless training stream and a finite validation part.
+    """Batches of captioned pictures, each of one size: an endless training stream and a finite validation split.
 
     A batch is {"image": uint8 [B, 3, H, W], "caption": list[str], "key": list[str]}. The training loader has no length.
     Validation crops the centre and never flips: `transform.for_validation()`.
@@ -31,25 +29,25 @@ class DataModule(LightningDataModule):
     resumed from it sees exactly the batches that it would have seen.
 
     Args:
-        reader: Makes a reader of a path, e.g. `ShardReader` or `FolderReader`.
-        train: Source of the training pictures, in the reader's terms.
-        sources: Instead of `train`, several that are mixed: name → {"path": as `train`, "weight": 1.0}.
-        val: Source of the validation pictures; None holds out `val_fraction` of `train`, by a hash of the key.
-        image_size: Side of the square pictures that `transform` makes, in pixels.
-        transform: Makes the training examples of records.
-        batch_size: Pictures a batch and rank in training.
-        val_batch_size: The same in validation; None: as in training.
-        num_workers: Loader processes a rank, 0 to load in the main process; None: as many as a resumed run had, or
+        reader: makes a reader of a path, e.g. `ShardReader` or `FolderReader`.
+        train: source of the training pictures, in the reader's terms.
+        sources: instead of `train`, several that are mixed: name → {"path": as `train`, "weight": 1.0}.
+        val: source of the validation pictures; None holds out `val_fraction` of `train`, by a hash of the key.
+        image_size: side of the square pictures that `transform` makes, in pixels.
+        transform: makes the training examples of records.
+        batch_size: pictures a batch and rank in training.
+        val_batch_size: the same in validation; None: as in training.
+        num_workers: loader processes a rank, 0 to load in the main process; None: as many as a resumed run had, or
             else what the cores allow.
-        seed: Seed of order, crops and flips.
-        val_fraction: Share of `train` that is held out when `val` is None, in (0, 1).
-        val_samples: Validation pictures over all ranks; None: all there are.
-        shuffle_shards: Shards whose samples are shuffled together.
-        max_bad_fraction: Highest share of samples that cannot be used, in [0, 1]; above it the run stops.
-        rejected: File to which each rejected sample is written once; None: nowhere.
+        seed: seed of order, crops and flips.
+        val_fraction: share of `train` that is held out when `val` is None, in (0, 1).
+        val_samples: validation pictures over all ranks; None: all there are.
+        shuffle_shards: shards whose samples are shuffled together.
+        max_bad_fraction: highest share of samples that cannot be used, in [0, 1]; above it the run stops.
+        rejected: file to which each rejected sample is written once; None: nowhere.
 
     Raises:
-        ConfigError: For a number that cannot work.
+        ConfigError: for a number that cannot work.
     """
 
     def __init__(
@@ -84,8 +82,8 @@ class DataModule(LightningDataModule):
         if val is None and len(self.sources) > 1:
             raise ConfigError("data.sources mixes several sets: name the one to validate on, data.val=.")
         self.val_reader = next(iter(self.sources.values())).reader if val is None else reader(val)
-        self.train_part = Part(val_fraction if val is None else 0.0, held_out=False)
-        self.val_part = Part(val_fraction, held_out=True) if val is None else Part()
+        self.train_split = Split(val_fraction if val is None else 0.0, held_out=False)
+        self.val_split = Split(val_fraction, held_out=True) if val is None else Split()
         self.image_size = image_size
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size or batch_size
@@ -112,32 +110,33 @@ class DataModule(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Endless batches for this rank, from where the checkpoint of a resumed run stands."""
-        stream, tally = self._train_stream(), self._tally()
+        stream, counts = self._train_stream(), self._sample_counts()
         if self._saved:
             self._tell_changes()
-            state = loader_states(self._saved, self._identity())[stream.place.rank]
+            state = loader_states(self._saved, self._identity())[stream.worker_shard.rank]
             stream.states, stream.turn = state["workers"], state["turn"]
-            tally.restore(state["tally"])
-        self._done, self._ahead = loader_state(stream, tally), None
-        return self._open(Loader(stream, self._workers(), tally))
+            counts.restore(state["tally"])
+        self._done, self._ahead = loader_state(stream, counts), None
+        return self._open(Loader(stream, self._workers(), counts))
 
     def first_batches(self) -> Iterator[dict[str, Any]]:
         """The batches with which a run begins, whatever training has seen by now; leaves its state alone."""
-        return iter(Loader(self._train_stream(), self._workers(), Tally(self.max_bad_fraction)))
+        return iter(Loader(self._train_stream(), self._workers(), SampleCounts(self.max_bad_fraction)))
 
     def val_dataloader(self) -> Loader:
         """The validation batches of this rank, always the same and in the same order."""
         stream = ValidationStream(
-            self.val_reader, self.val_part, self.val_transform, self.val_batch_size, self.val_samples, self._place()
-        )
-        return self._open(Loader(stream, self._workers(), self._tally(), persistent=True))
+            self.val_reader, self.val_split, self.val_transform, self.val_batch_size, self.val_samples,
+            self._worker_shard(),
+        )  # fmt: skip
+        return self._open(Loader(stream, self._workers(), self._sample_counts(), persistent=True))
 
     def teardown(self, stage: str | None = None) -> None:
         """End the workers, and report the samples that could not be used."""
         for loader in self._loaders:
             loader.close()
-            if loader.tally.bad:
-                log.info(loader.tally.report())
+            if loader.counts.bad:
+                log.info(loader.counts.report())
         self._loaders = []
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
@@ -153,9 +152,9 @@ class DataModule(LightningDataModule):
         self._note_step()
         if self._done is None:
             return {}
-        place, ranks = self._place(), [self._done]
-        if place.ranks > 1:
-            ranks = [{}] * place.ranks
+        count, ranks = self._worker_shard().ranks, [self._done]
+        if count > 1:
+            ranks = [{}] * count
             dist.all_gather_object(ranks, self._done)
         return self._identity() | {"ranks": ranks}
 
@@ -174,18 +173,18 @@ class DataModule(LightningDataModule):
 
     def _train_stream(self) -> TrainStream:
         return TrainStream(
-            self.sources, self.train_part, self.train_transform, self.batch_size, self.seed, self.shuffle_shards,
-            self._place(),
+            self.sources, self.train_split, self.train_transform, self.batch_size, self.seed, self.shuffle_shards,
+            self._worker_shard(),
         )  # fmt: skip
 
-    def _tally(self) -> Tally:
-        return Tally(self.max_bad_fraction, self.rejected)
+    def _sample_counts(self) -> SampleCounts:
+        return SampleCounts(self.max_bad_fraction, self.rejected)
 
-    def _place(self) -> Place:
+    def _worker_shard(self) -> WorkerShard:
         rank, ranks = 0, 1
         if dist.is_available() and dist.is_initialized():
             rank, ranks = dist.get_rank(), dist.get_world_size()
-        return Place(rank, ranks, workers=max(1, self._workers()))
+        return WorkerShard(rank, ranks, workers=max(1, self._workers()))
 
     def _workers(self) -> int:
         if self.num_workers is None:
@@ -195,11 +194,11 @@ class DataModule(LightningDataModule):
 
     def _identity(self) -> dict[str, Any]:
         """What the stream depends on besides its state."""
-        place = self._place()
-        settings = {
+        worker_shard = self._worker_shard()
+        settings = {  # these names are in checkpoints: "block_pieces" is shuffle_shards
             "seed": self.seed, "batch_size": self.batch_size, "transform": str(self.train_transform),
-            "val_fraction": self.train_part.fraction, "block_pieces": self.shuffle_shards, "ranks": place.ranks,
-            "workers": place.workers, "weights": {name: source.weight for name, source in self.sources.items()},
+            "val_fraction": self.train_split.fraction, "block_pieces": self.shuffle_shards, "ranks": worker_shard.ranks,
+            "workers": worker_shard.workers, "weights": {name: source.weight for name, source in self.sources.items()},
         }  # fmt: skip
         return {"settings": settings, "sources": self._fingerprints}
 
@@ -207,10 +206,10 @@ class DataModule(LightningDataModule):
         here = self._identity()
         settings = differing(self._saved["settings"], here["settings"])
         sources = changed_sources(self._saved["sources"], here["sources"])
-        if self._place().rank == 0 and settings + sources:
+        if self._worker_shard().rank == 0 and settings + sources:
             what = [*settings, *(f"source {name} is not the same" for name in sources)]
             log.warning("The data of this run differs from that of its checkpoint (%s): it goes on at the same "
-                        "fraction of its pass%s.", "; ".join(what),
+                        "fraction of its epoch%s.", "; ".join(what),
                         f", and {', '.join(sources)} begins a new one" if sources else "")  # fmt: skip
 
 

@@ -1,7 +1,5 @@
 """Progress of long work: rich on a terminal, a plain line every few seconds elsewhere."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 import time
@@ -11,10 +9,10 @@ class Progress:
     """Reports amount, rate and time left on stderr, as a context manager.
 
     Args:
-        name: What is being done.
-        unit: What is counted.
-        total: How many there are.
-        every: Seconds between two plain lines.
+        name: what is being done.
+        unit: what is counted.
+        total: how many there are.
+        every: seconds between two plain lines.
     """
 
     def __init__(self, name: str, unit: str, total: int, every: float = 5.0) -> None:
@@ -34,7 +32,7 @@ class Progress:
             self._rich = progress.Progress(*columns, console=Console(stderr=True))
             self._task = self._rich.add_task(name, total=total)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> "Progress":
         if self._rich is not None:
             self._rich.start()
         return self
@@ -49,8 +47,8 @@ class Progress:
         """Count work.
 
         Args:
-            number: Of units that are done now.
-            earlier: Whether an earlier run did them, so that they say nothing of the rate.
+            number: of units that are done now.
+            earlier: whether an earlier run did them, so that they say nothing of the rate.
         """
         self.done += number
         self.earlier += number if earlier else 0

@@ -95,10 +95,10 @@ def make_cache(tmp_path: Path) -> Callable[..., Path]:
         transform = {"image_size": 8, "mirrored": mirrored}
         write_key(tmp_path / folder, {"format": FORMAT, "vae": "v" * 64, "text": "t" * 64, "transform": transform,
                                       "source": {}, "locations": {}})  # fmt: skip
-        for part in ("train", "val"):
+        for split in ("train", "val"):
             paths = []
             for shard, size in enumerate(sizes):
-                paths.append(tmp_path / folder / part / f"{shard:05d}-000.safetensors")
+                paths.append(tmp_path / folder / split / f"{shard:05d}-000.safetensors")
                 write_shard(paths[-1], [latents(n, mirrored) for n in range(number, number + size)])
                 number += size
             write_index(paths)

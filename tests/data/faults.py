@@ -1,7 +1,5 @@
 """Broken and odd files, made on the spot, with what is to become of each."""
 
-from __future__ import annotations
-
 import io
 import struct
 import tarfile
@@ -25,13 +23,13 @@ class Fault:
     """One sample.
 
     Args:
-        name: Its key; the suffix of its picture follows in `suffix`.
-        data: The bytes of its picture.
-        reason: Why the picture is refused; empty where it is read.
-        pixels: What is read, uint8 [H, W, 3] as float; None where it is refused.
-        tolerance: Mean absolute error that is allowed, of 255.
-        caption: The bytes of its .txt, None for no such file.
-        caption_is_bad: Whether the caption is why the sample is refused.
+        name: its key; the suffix of its picture follows in `suffix`.
+        data: the bytes of its picture.
+        reason: why the picture is refused; empty where it is read.
+        pixels: what is read, uint8 [H, W, 3] as float; None where it is refused.
+        tolerance: mean absolute error that is allowed, of 255.
+        caption: the bytes of its .txt, None for no such file.
+        caption_is_bad: whether the caption is why the sample is refused.
     """
 
     name: str

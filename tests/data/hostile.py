@@ -1,7 +1,5 @@
 """Tars built header by header, so that they can lie."""
 
-from __future__ import annotations
-
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,12 +16,12 @@ def entry(
     """A header with its content, padded.
 
     Args:
-        name: Of the member.
-        content: What follows the header.
-        kind: Type of the member.
-        size: What the header says of it, a number or its field; None: the truth.
-        link: What it is a link to.
-        at: Other bytes of the header, by offset.
+        name: of the member.
+        content: what follows the header.
+        kind: type of the member.
+        size: what the header says of it, a number or its field; None: the truth.
+        link: what it is a link to.
+        at: other bytes of the header, by offset.
     """
     block = bytearray(512)
     name = name.encode() if isinstance(name, str) else name
@@ -59,9 +57,9 @@ class Hostile:
     """What stands between two good samples.
 
     Args:
-        data: Headers and contents.
-        problems: By the key of the sample.
-        goes_on: Whether the sample behind it is still found.
+        data: headers and contents.
+        problems: by the key of the sample.
+        goes_on: whether the sample behind it is still found.
     """
 
     data: bytes

@@ -19,10 +19,10 @@ def sized(image_size: int = 8, multiple: int = 1, max_aspect: float | None = Non
 
 @dataclass
 class Keys:
-    """A reader of nothing but keys, piece-index, and a count of the pieces that are open.
+    """A reader of nothing but keys, shard-index, and a count of the shards that are open.
 
     Args:
-        sizes: Samples of each piece.
+        sizes: samples of each shard.
     """
 
     sizes: tuple[int, ...]
@@ -31,29 +31,29 @@ class Keys:
 
     def open(self) -> None: ...
 
-    def pieces(self) -> int:
+    def shard_count(self) -> int:
         return len(self.sizes)
 
-    def piece(self, number: int) -> "KeysPiece":
+    def open_shard(self, number: int) -> "KeysShard":
         self.opened.append(number)
         self.most = max(self.most, len(self.opened))
-        return KeysPiece(self, number)
+        return KeysShard(self, number)
 
     def fingerprint(self) -> str:
         return str(self.sizes)
 
     def all(self) -> list[str]:
-        return [f"{piece}-{index}" for piece, size in enumerate(self.sizes) for index in range(size)]
+        return [f"{shard}-{index}" for shard, size in enumerate(self.sizes) for index in range(size)]
 
 
 @dataclass
-class KeysPiece:
+class KeysShard:
     reader: Keys
     number: int
 
     @property
     def name(self) -> str:
-        return f"piece {self.number}"
+        return f"shard {self.number}"
 
     @property
     def keys(self) -> list[str]:

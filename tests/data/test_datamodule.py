@@ -26,7 +26,7 @@ def module(reader, train, **options) -> DataModule:
     return data
 
 
-def test_held_out_part_never_appears_in_training(make_folder):
+def test_held_out_split_never_appears_in_training(make_folder):
     data = module(FolderReader, make_folder(40))
     train, val = set(all_keys(data.train_dataloader(), 30)), all_keys(data.val_dataloader())
     assert train
@@ -41,8 +41,10 @@ def test_folder_and_its_shards_hold_out_the_same_pictures(make_folder, make_tar,
     members = {p.relative_to(folder).as_posix().replace("p.", "p_"): p.read_bytes()
                for p in sorted(folder.rglob("*.*g")) + sorted(folder.rglob("*.txt"))}  # fmt: skip
     tar = make_tar("folder.tar", dict(sorted(members.items())))
-    parts = [set(all_keys(module(*source).val_dataloader())) for source in ((FolderReader, folder), (ShardReader, tar))]
-    assert parts[0] == parts[1]
+    splits = [
+        set(all_keys(module(*source).val_dataloader())) for source in ((FolderReader, folder), (ShardReader, tar))
+    ]
+    assert splits[0] == splits[1]
 
 
 def test_separate_validation_source_leaves_all_of_train(make_shards):
@@ -110,8 +112,8 @@ def test_sources_are_mixed_by_weight(make_shards):
     data = DataModule(ShardReader, sources=sources, val=paths["val"], **sized(8), batch_size=4)
     data.setup()
     state = list(itertools.islice(data.train_dataloader(), 90))[-1]["state"]["workers"][0]
-    passes = [state["cursors"][name]["progress"] for name in ("a", "b")]
-    assert passes == pytest.approx([30, 10], abs=0.5)
+    epochs = [state["cursors"][name]["progress"] for name in ("a", "b")]
+    assert epochs == pytest.approx([30, 10], abs=0.5)
     assert len(all_keys(data.val_dataloader())) == 9
 
 

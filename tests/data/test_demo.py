@@ -5,22 +5,22 @@ from pathlib import Path
 
 import fluxflow.data
 from fluxflow.data import DataModule
-from fluxflow.data.sources.records import Part, ordered
+from fluxflow.data.sources.records import Split, ordered
 from fluxflow.data.sources.shards import demo_shards
 from tests.data.sources import sized
 
 FOLDER = Path(fluxflow.data.__file__).parent / "demo"
 
 
-def read(part: str) -> list:
-    reader = demo_shards(part)
+def read(split: str) -> list:
+    reader = demo_shards(split)
     reader.open()
     return list(ordered(reader))
 
 
-def test_counts_captions_and_disjoint_parts():
+def test_counts_captions_and_disjoint_splits():
     train, val = read("train"), read("val")
-    keys = {part: {record.key for record in records} for part, records in (("train", train), ("val", val))}
+    keys = {split: {record.key for record in records} for split, records in (("train", train), ("val", val))}
     assert (len(train), len(val)) == (2732, 221)
     assert (len(keys["train"]), len(keys["val"])) == (2732, 221)
     assert not keys["train"] & keys["val"]
@@ -31,7 +31,7 @@ def test_counts_captions_and_disjoint_parts():
 
 
 def test_held_out_keys_are_those_of_the_hash():
-    assert all(record.key in Part(0.07, held_out=True) for record in read("val"))
+    assert all(record.key in Split(0.07, held_out=True) for record in read("val"))
 
 
 def test_size_and_licence():

@@ -15,8 +15,8 @@ def opened(root, **options) -> FolderReader:
 
 
 def everything(reader: FolderReader) -> list[Record]:
-    piece = reader.piece(0)
-    return [piece.load(index) for index in range(len(piece.keys))]
+    shard = reader.open_shard(0)
+    return [shard.load(index) for index in range(len(shard.keys))]
 
 
 def captions(reader: FolderReader) -> dict[str, str]:
@@ -100,13 +100,13 @@ def test_a_named_table_may_lie_elsewhere(make_folder, tmp_path):
     assert captions(opened(root, captions=str(tmp_path / "captions.json"))) == {"p_1": "b|a", "even/p_0": "caption 0"}
 
 
-def test_one_piece_with_random_access(make_folder):
+def test_one_shard_with_random_access(make_folder):
     reader = opened(make_folder(4))
-    assert reader.pieces() == 1
-    piece = reader.piece(0)
-    assert [piece.load(i) for i in (3, 0, 2, 1)] == [everything(reader)[i] for i in (3, 0, 2, 1)]
-    assert list(piece.keys) == [record.key for record in everything(reader)]
-    assert piece.load(0, first=5).image == piece.load(0).image[:5]
+    assert reader.shard_count() == 1
+    shard = reader.open_shard(0)
+    assert [shard.load(i) for i in (3, 0, 2, 1)] == [everything(reader)[i] for i in (3, 0, 2, 1)]
+    assert list(shard.keys) == [record.key for record in everything(reader)]
+    assert shard.load(0, first=5).image == shard.load(0).image[:5]
 
 
 def test_a_vanished_picture_is_a_problem_of_its_own(make_folder):

@@ -14,8 +14,8 @@ from fluxflow.data import DataModule, LatentDataModule
 from fluxflow.data.images.buckets import Buckets
 from fluxflow.data.images.transforms import Transform
 from fluxflow.data.latents.cache import (
-    LatentPiece,
     LatentReader,
+    LatentShard,
     LatentTransform,
     read_key,
     write_key,
@@ -47,10 +47,10 @@ def module(cache, **options) -> LatentDataModule:
 def test_what_is_written_is_read(tmp_path):
     records = [latents(n) for n in (3, 4, 13, 15)]  # two sizes, one or two captions, with and without a mirror image
     write_shard(tmp_path / "a.safetensors", records)
-    piece = LatentPiece(tmp_path / "a.safetensors")
-    assert list(piece.keys) == ["s3", "s4", "s13", "s15"]
+    shard = LatentShard(tmp_path / "a.safetensors")
+    assert list(shard.keys) == ["s3", "s4", "s13", "s15"]
     for index in (2, 0, 3, 1):
-        found, record = piece.load(index), records[index]
+        found, record = shard.load(index), records[index]
         assert (found.key, found.captions, found.size, found.source) == (
             record.key, record.captions, record.size, record.source)  # fmt: skip
         assert (found.mirrored is None) == (record.mirrored is None)
@@ -220,9 +220,9 @@ def test_nonsense_about_the_samples_of_a_shard_is_refused_or_does_not_matter(tmp
     for name, content in nonsense.spoiled({"samples": samples}):
         save_file(tensors, path, metadata={"samples": json.dumps(content.get("samples"))})
         try:
-            piece = LatentPiece(path)
-            for index in range(len(piece.keys)):
-                LatentTransform(0.5)(piece.load(index), (8, 8), random.Random(0))
+            shard = LatentShard(path)
+            for index in range(len(shard.keys)):
+                LatentTransform(0.5)(shard.load(index), (8, 8), random.Random(0))
         except DataError:
             continue
         except Exception as error:

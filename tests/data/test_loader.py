@@ -11,7 +11,7 @@ import pytest
 from torch.utils.data import IterableDataset
 
 from fluxflow.data.streaming.loader import Loader
-from fluxflow.data.streaming.rejections import Tally
+from fluxflow.data.streaming.rejections import SampleCounts
 from fluxflow.data.streaming.streams import Item
 from fluxflow.signals import SIGNALS
 from tests.test_signals import is_running
@@ -23,7 +23,7 @@ class Processes(IterableDataset):
     """Batches that say which process made them, each later one after a time.
 
     Args:
-        seconds: That it takes.
+        seconds: that it takes.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -36,7 +36,7 @@ class Processes(IterableDataset):
 
 
 def test_workers_outlive_the_signals_of_their_group():
-    batches = iter(Loader(Processes(0.05), 1, Tally()))
+    batches = iter(Loader(Processes(0.05), 1, SampleCounts()))
     worker = next(batches)["pid"]
     for number in SIGNALS:
         os.kill(worker, number)
@@ -45,7 +45,7 @@ def test_workers_outlive_the_signals_of_their_group():
 
 @pytest.mark.parametrize("persistent", [False, True])
 def test_closing_does_not_wait_for_batches_that_have_begun(persistent):
-    loader = Loader(Processes(60), 2, Tally(), persistent)
+    loader = Loader(Processes(60), 2, SampleCounts(), persistent)
     batches = iter(loader)
     workers = {next(batches)["pid"], next(batches)["pid"]}
     start = time.monotonic()
@@ -56,7 +56,7 @@ def test_closing_does_not_wait_for_batches_that_have_begun(persistent):
 
 
 def test_workers_end_with_the_loop_over_their_batches():
-    for _ in Loader(Processes(0.01), 2, Tally()):
+    for _ in Loader(Processes(0.01), 2, SampleCounts()):
         break
     assert multiprocessing.active_children() == []
 
@@ -67,9 +67,9 @@ def test_no_worker_outlives_a_process_that_fails_or_is_killed(end):
     code = f"""
 import os
 from fluxflow.data.streaming.loader import Loader
-from fluxflow.data.streaming.rejections import Tally
+from fluxflow.data.streaming.rejections import SampleCounts
 from tests.data.test_loader import Processes
-batches = iter(Loader(Processes(60), 2, Tally(), persistent=True))
+batches = iter(Loader(Processes(60), 2, SampleCounts(), persistent=True))
 print(next(batches)["pid"], next(batches)["pid"], flush=True)
 {end}
 """

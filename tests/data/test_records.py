@@ -1,25 +1,25 @@
 import pytest
 
-from fluxflow.data.sources.records import Part, Place, sample_key, unique
+from fluxflow.data.sources.records import Split, WorkerShard, sample_key, unique
 
 
-def test_places_are_numbered_without_gaps():
-    places = [Place(rank, 3, worker, 2) for rank in range(3) for worker in range(2)]
-    assert [place.index for place in places] == list(range(6))
-    assert {place.count for place in places} == {6}
+def test_worker_shards_are_numbered_without_gaps():
+    shards = [WorkerShard(rank, 3, worker, 2) for rank in range(3) for worker in range(2)]
+    assert [shard.index for shard in shards] == list(range(6))
+    assert {shard.count for shard in shards} == {6}
 
 
-def test_parts_are_complementary_and_have_their_share():
+def test_splits_are_complementary_and_have_their_share():
     keys = [f"key {n}" for n in range(5000)]
-    rest, held_out = Part(0.1), Part(0.1, held_out=True)
+    rest, held_out = Split(0.1), Split(0.1, held_out=True)
     assert all((key in rest) != (key in held_out) for key in keys)
     assert 400 < sum(key in held_out for key in keys) < 600
-    assert all(key in Part() for key in keys)
+    assert all(key in Split() for key in keys)
 
 
 def test_hash_never_changes():
-    # a picture that moved from one part to the other between versions would leak
-    assert [n for n in range(60) if f"{n:08d}" in Part(0.1, held_out=True)] == HELD_OUT
+    # a picture that moved from one split to the other between versions would leak
+    assert [n for n in range(60) if f"{n:08d}" in Split(0.1, held_out=True)] == HELD_OUT
 
 
 HELD_OUT = [0, 6, 20, 34, 35]

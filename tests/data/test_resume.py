@@ -124,10 +124,10 @@ def told(caplog) -> str:
 
 @pytest.mark.parametrize(("before", "after"), [((1, 2), (1, 0)), ((1, 0), (2, 2)), ((2, 2), (1, 3))], ids=str)
 @pytest.mark.parametrize("source", ["shards", "folder", "few shards"])
-def test_other_ranks_and_workers_do_not_repeat_the_pass(make, source, before, after, caplog):
-    """Half of the pass is shown, then the rest by others: nearly every sample comes, and nearly none twice."""
+def test_other_ranks_and_workers_do_not_repeat_the_epoch(make, source, before, after, caplog):
+    """Half of the epoch is shown, then the rest by others: nearly every sample comes, and nearly none twice."""
     options = {"batch_size": 1, "val_fraction": 1e-9}
-    count = len(take_keys(make(source, **options), 60, passes=1))
+    count = len(take_keys(make(source, **options), 60, epochs=1))
     shown, states = [], []
     for rank in range(before[0]):
         data = make(source, rank, before[0], num_workers=before[1], **options)
@@ -138,7 +138,7 @@ def test_other_ranks_and_workers_do_not_repeat_the_pass(make, source, before, af
     for rank in range(after[0]):
         data = make(source, rank, after[0], num_workers=after[1], **options)
         data.load_state_dict(saved)
-        shown += take_keys(data, 60, passes=1)
+        shown += take_keys(data, 60, epochs=1)
     warning = told(caplog)
     assert f"ranks was {before[0]} and is {after[0]}" in warning or before[0] == after[0]
     repeated = sum(n - 1 for n in Counter(shown).values())
@@ -146,11 +146,11 @@ def test_other_ranks_and_workers_do_not_repeat_the_pass(make, source, before, af
     assert len(set(shown)) >= 0.65 * count
 
 
-def take_keys(data: DataModule, most: int, passes: int) -> list[str]:
-    """The keys of the batches up to the end of a pass."""
+def take_keys(data: DataModule, most: int, epochs: int) -> list[str]:
+    """The keys of the batches up to the end of an epoch."""
     found = []
     for batch in itertools.islice(data.train_dataloader(), most):
-        if max(int(c["progress"]) for s in batch["state"]["workers"] if s for c in s["cursors"].values()) >= passes:
+        if max(int(c["progress"]) for s in batch["state"]["workers"] if s for c in s["cursors"].values()) >= epochs:
             break
         found += batch["key"]
     data.teardown()
@@ -181,7 +181,7 @@ def test_what_differs_is_named_and_the_run_goes_on(make, caplog):
     assert batches[0]["state"]["workers"][0]["cursors"]["train"]["pass"] == cursor["pass"]
 
 
-def test_a_changed_source_begins_a_new_pass(make, caplog):
+def test_a_changed_source_begins_a_new_epoch(make, caplog):
     before = make("mixture", num_workers=0)
     saved = before._identity() | {"ranks": [take(before, 4)[-1]["state"]]}
     saved["sources"] = saved["sources"] | {"a": "another"}

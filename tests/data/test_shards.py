@@ -52,10 +52,10 @@ def serve(tmp_path, monkeypatch):
 
 def test_records_follow_the_shards_in_any_order_of_access(make_shards):
     reader = opened(make_shards(3, 2))
-    assert (reader.pieces(), keys(reader)) == (2, ["s0", "s1", "s2", "s3", "s4"])
-    piece, all_records = reader.piece(0), list(ordered(reader))
-    assert [piece.load(index) for index in (2, 0, 1)] == [all_records[2], all_records[0], all_records[1]]
-    assert piece.name.endswith("00.tar")
+    assert (reader.shard_count(), keys(reader)) == (2, ["s0", "s1", "s2", "s3", "s4"])
+    shard, all_records = reader.open_shard(0), list(ordered(reader))
+    assert [shard.load(index) for index in (2, 0, 1)] == [all_records[2], all_records[0], all_records[1]]
+    assert shard.name.endswith("00.tar")
 
 
 def test_expansion_of_braces_folders_and_lists(make_shards):

@@ -143,7 +143,7 @@ def test_pictures_with_a_dot_in_their_name_are_rejected_unless_they_are_companio
     assert captions(path) == {"k": "caption k", "v1_5": DOTTED, "v1_6": DOTTED}
     reader = ShardReader(str(path))
     reader.open()
-    assert reader.piece(0).tar.passed_over == {".txt": 1, ".png": 1, ".md": 1, ".cls": 1}
+    assert reader.open_shard(0).tar.passed_over == {".txt": 1, ".png": 1, ".md": 1, ".cls": 1}
 
 
 def test_captions_have_a_size_that_is_borne(tmp_path):

@@ -25,12 +25,12 @@ def read(folder: Path) -> dict[str, tuple[bytes, list[str]]]:
     reader = ShardReader(str(folder))
     reader.open()
     found = {}
-    for number in range(reader.pieces()):
-        piece = reader.piece(number)
-        for index in range(len(piece.keys)):
-            record = piece.load(index)
+    for number in range(reader.shard_count()):
+        shard = reader.open_shard(number)
+        for index in range(len(shard.keys)):
+            record = shard.load(index)
             found[record.key.replace("/", "_")] = record.image, list(record.captions)
-        piece.close()
+        shard.close()
     return found
 
 

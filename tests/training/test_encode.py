@@ -1,4 +1,4 @@
-"""The encoding pass: what it caches is what training from pictures would have computed, whoever did it and when."""
+"""The encoding: what it caches is what training from pictures would have computed, whoever did it and when."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fluxflow.data import DataModule, LatentDataModule
 from fluxflow.data.latents import cache as latents
-from fluxflow.data.latents.cache import LatentPiece
+from fluxflow.data.latents.cache import LatentShard
 from fluxflow.data.latents.encoder import LatentEncoder
 from fluxflow.data.sources.shards import ShardReader
 from fluxflow.errors import ConfigError, DataError
@@ -35,20 +35,20 @@ TRAINING = latents.LatentTransform(0.5, "random")
 SIZES = ((24, 24), (40, 20), (20, 36))  # width and height
 
 
-def write(folder: Path, *sizes: int, part: str = "train", bad: int | None = None) -> None:
+def write(folder: Path, *sizes: int, split: str = "train", bad: int | None = None) -> None:
     """Shards of pictures of three shapes; every fifth caption forbids a flip."""
     import tarfile
     from io import BytesIO
 
-    (folder / part).mkdir(parents=True)
+    (folder / split).mkdir(parents=True)
     number = 0
     for shard, size in enumerate(sizes):
-        with tarfile.open(folder / part / f"{shard:02d}.tar", "w") as tar:
+        with tarfile.open(folder / split / f"{shard:02d}.tar", "w") as tar:
             for _ in range(size):
                 caption = stages.CAPTIONS[number % 9] + (" from the left" if number % 5 == 0 else "")
                 content = b"no picture" if number == bad else encoded(number, SIZES[number % 3], "PNG")
                 for suffix, data in (("png", content), ("txt", caption.encode())):
-                    member = tarfile.TarInfo(f"{part}{number}.{suffix}")
+                    member = tarfile.TarInfo(f"{split}{number}.{suffix}")
                     member.size = len(data)
                     tar.addfile(member, BytesIO(data))
                 number += 1
@@ -58,7 +58,7 @@ def write(folder: Path, *sizes: int, part: str = "train", bad: int | None = None
 def shards(tmp_path: Path) -> Path:
     folder = tmp_path / "shards"
     write(folder, 9, 8, 7)
-    write(folder, 8, part="val")
+    write(folder, 8, split="val")
     return folder
 
 
@@ -144,12 +144,12 @@ def test_mirrored_posteriors_are_those_of_mirrored_pictures(shards, tmp_path, mo
     exact(monkeypatch)
     data, space = pictures(shards), networks().latent_space
     cache = encode(data, tmp_path / "cache")
-    piece, source = LatentPiece(cache / "train" / "00000-000.safetensors"), data.val_transform
-    originals = data.sources["train"].reader.piece(0)
+    shard, source = LatentShard(cache / "train" / "00000-000.safetensors"), data.val_transform
+    originals = data.sources["train"].reader.open_shard(0)
     import random
 
     for index in range(9):
-        record, original = piece.load(index), originals.load(index)
+        record, original = shard.load(index), originals.load(index)
         assert (record.key, record.captions) == (original.key, original.captions)
         assert record.source == str(shards / "train" / "00.tar")
         assert record.size == source.size(original)
@@ -170,7 +170,7 @@ def test_no_flips_no_mirror_images_and_a_random_crop_becomes_central(shards, tmp
     crop = encode(pictures(shards, flip=0.0, crop="random"), tmp_path / "random")
     assert "a cache holds one crop of each picture, here the one in the centre" in caplog.text
     assert files(centre) == files(crop)
-    assert LatentPiece(centre / "train" / "00000-000.safetensors").load(1).mirrored is None
+    assert LatentShard(centre / "train" / "00000-000.safetensors").load(1).mirrored is None
     with pytest.raises(ConfigError, match="holds no mirror images"):
         cached(centre).setup()
 
@@ -181,11 +181,11 @@ def test_chunks_and_workers_leave_every_sample_in_its_order(shards, tmp_path) ->
     assert files(one) == files(other)
     names = sorted(path.name for path in (one / "train").glob("*.safetensors"))
     assert names == [f"{p:05d}-{c:03d}.safetensors" for p, count in enumerate((3, 2, 2)) for c in range(count)]
-    keys = [key for name in names for key in LatentPiece(one / "train" / name).keys]
+    keys = [key for name in names for key in LatentShard(one / "train" / name).keys]
     assert keys == [f"train{number}" for number in range(24)]
 
 
-def test_a_held_out_part_is_that_of_the_pictures(shards, tmp_path) -> None:
+def test_a_held_out_split_is_that_of_the_pictures(shards, tmp_path) -> None:
     def held_out() -> DataModule:
         return DataModule(ShardReader, f"{shards}/train", **sized(16, 4), batch_size=3, val_fraction=0.3)
 
@@ -199,10 +199,10 @@ def test_a_held_out_part_is_that_of_the_pictures(shards, tmp_path) -> None:
 
 def test_bad_samples_are_counted_and_left_out(tmp_path) -> None:
     write(tmp_path / "shards", 9, bad=4)
-    write(tmp_path / "shards", 3, part="val")
+    write(tmp_path / "shards", 3, split="val")
     data = pictures(tmp_path / "shards", rejected=str(tmp_path / "rejected.jsonl"))
     cache = encode(data, tmp_path / "cache")
-    assert list(LatentPiece(cache / "train" / "00000-000.safetensors").keys) == [
+    assert list(LatentShard(cache / "train" / "00000-000.safetensors").keys) == [
         f"train{n}" for n in range(9) if n != 4
     ]
     assert '"train4"' in (tmp_path / "rejected.jsonl").read_text()
@@ -215,7 +215,7 @@ def test_bad_samples_are_counted_and_left_out(tmp_path) -> None:
         (lambda shards: pictures(shards, flip=0.0), r"the transform \(mirrored true → false\) differs"),
         (lambda shards: pictures(shards, flip_guard=["red"]), r"the transform \(flip_guard .* → unless red\) differs"),
         (lambda shards: pictures(shards, caption_prefix="a photo,"), r"the transform \(caption_prefix  → a photo,\)"),
-        (lambda shards: (write(shards, 2, part="more"), pictures(shards))[1], ""),
+        (lambda shards: (write(shards, 2, split="more"), pictures(shards))[1], ""),
         (lambda shards: DataModule(ShardReader, f"{shards}/val", f"{shards}/val", **sized(16, 4, 2), batch_size=3),
          r"the source \(train .* → .*\) differs"),
     ],
@@ -246,7 +246,7 @@ def command(shards: Path, folder: Path) -> list[str]:
     return [sys.executable, "-m", "tests.training.test_encode", str(shards), str(folder)]
 
 
-def test_a_killed_pass_goes_on_to_the_same_files(shards, tmp_path) -> None:
+def test_a_killed_run_goes_on_to_the_same_files(shards, tmp_path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     environment = os.environ | {"SLOWLY": "0.05", "PYTHONPATH": str(ROOT)}
     rng = np.random.default_rng(0)

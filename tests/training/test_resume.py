@@ -153,7 +153,7 @@ def test_two_ranks_end_alike(tmp_path: Path) -> None:
     write_shards(tmp_path / "shards")
     stages.run_two_ranks([sys.executable, "-m", "tests.training.test_resume", str(tmp_path)], timeout=600)
     keys = [torch.load(tmp_path / f"keys{rank}.pt", weights_only=True) for rank in (0, 1)]
-    assert not set(keys[0]) & set(keys[1])  # of the first pass
+    assert not set(keys[0]) & set(keys[1])  # of the first epoch
 
 
 def one_rank(folder: Path) -> None:

@@ -1,7 +1,5 @@
 """Aspect-ratio buckets: the sizes, all of about the same area, to one of which each picture is brought."""
 
-from __future__ import annotations
-
 from bisect import bisect
 from itertools import pairwise
 from math import log
@@ -17,15 +15,15 @@ class Buckets:
     square is always among them.
 
     Args:
-        image_size: Side of the square in pixels.
-        multiple: What every side is a multiple of: 2^downscales of the model.
-        max_aspect: Highest ratio of the longer to the shorter side; None or 1: the square alone.
+        image_size: side of the square in pixels.
+        multiple: what every side is a multiple of: 2^downscales of the model.
+        max_aspect: highest ratio of the longer to the shorter side; None or 1: the square alone.
 
     Attributes:
         sizes: (height, width) of every bucket, from the widest to the highest.
 
     Raises:
-        ConfigError: For a number that cannot work.
+        ConfigError: for a number that cannot work.
     """
 
     def __init__(self, image_size: int, multiple: int, max_aspect: float | None = None) -> None:
@@ -48,7 +46,7 @@ class Buckets:
         self._fill(lying + [(width, height) for height, width in reversed(lying) if width != height])
 
     @classmethod
-    def single(cls, height: int, width: int) -> Buckets:
+    def single(cls, height: int, width: int) -> "Buckets":
         """One bucket for pictures of any shape."""
         buckets = cls.__new__(cls)
         buckets._fill([(height, width)])

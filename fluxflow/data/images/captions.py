@@ -1,7 +1,5 @@
 """What captions decide: which one a picture is shown with, and whether it may be mirrored."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 
@@ -31,10 +29,10 @@ class CaptionRule:
 
     Args:
         rule: "random", "first" or "longest".
-        prefix: Put before every caption, with a space between; empty: nothing.
+        prefix: put before every caption, with a space between; empty: nothing.
 
     Raises:
-        ConfigError: For another rule.
+        ConfigError: for another rule.
     """
 
     def __init__(self, rule: str = "first", prefix: str = "") -> None:
@@ -57,7 +55,7 @@ class FlipGuard:
     """Knows from its captions whether a picture may be mirrored.
 
     Args:
-        words: Any of these in any caption forbids it, whole words in upper or lower case. "default": the list above.
+        words: any of these in any caption forbids it, whole words in upper or lower case. "default": the list above.
             None: every picture may be mirrored.
     """
 

@@ -5,8 +5,6 @@ from its header, before any pixel is decoded. Colours are taken as sRGB: profile
 lie before its pixels or behind them.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import zlib
@@ -27,7 +25,7 @@ def png_exif(data: bytes) -> bytes:
     """The EXIF data of a PNG: its eXIf chunk, or else a profile among its texts; empty if it has none.
 
     Raises:
-        ValueError, zlib.error: For a profile that is damaged.
+        ValueError, zlib.error: for a profile that is damaged.
     """
     profile = b""
     for kind, start, end in _chunks(data):
@@ -99,7 +97,7 @@ def probe(data: bytes) -> tuple[int, int]:
     """Width and height of a picture, upright, from its header alone.
 
     Raises:
-        UndecodableImage: For no picture, or one of more than 64 megapixels.
+        UndecodableImage: for no picture, or one of more than 64 megapixels.
     """
     header = _jpeg_header(data)
     if header is not None:
@@ -115,14 +113,14 @@ def decode(data: bytes, least: tuple[int, int] | None = None) -> np.ndarray:
 
     Args:
         data: JPEG, PNG or WebP file of at most 64 megapixels.
-        least: Height and width, upright, that will be used. A JPEG that has at least twice of both is decoded at a
+        least: height and width, upright, that will be used. A JPEG that has at least twice of both is decoded at a
             half, quarter or eighth of its size, but never below these, which saves most of the time. None: full size.
 
     Returns:
         uint8 [H, W, 3], writable.
 
     Raises:
-        UndecodableImage: For no picture, a damaged one, or one of more than 64 megapixels.
+        UndecodableImage: for no picture, a damaged one, or one of more than 64 megapixels.
     """
     header = _jpeg_header(data)
     if header is not None:

@@ -4,8 +4,6 @@ Images leave this file as uint8 `[3, H, W]` whose memory holds pixel after pixel
 the training modules reorder a whole batch on its device, where they also scale it to [-1, 1].
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from typing import TypedDict
@@ -34,8 +32,8 @@ def cover(pixels: np.ndarray, size: tuple[int, int], x: float = 0.5, y: float = 
 
     Args:
         pixels: uint8 [H, W, 3].
-        size: Height and width in pixels.
-        x, y: Where that part lies, in [0, 1] of the room there is (0.5: the centre).
+        size: height and width in pixels.
+        x, y: where that part lies, in [0, 1] of the room there is (0.5: the centre).
 
     Returns:
         uint8 [3, height, width], channels last.
@@ -55,15 +53,15 @@ class Transform:
     """Makes examples of records; every draw comes from the given generator, none from a global state.
 
     Args:
-        buckets: The sizes.
+        buckets: the sizes.
         crop: "random" or "center".
-        flip: Probability of a horizontal flip, in [0, 1]; 0 for sets of which the mirror image is another thing.
-        flip_guard: Words of a caption that forbid to flip its picture, see `FlipGuard`.
-        caption_rule: Which of several captions is taken: "random", "first" or "longest".
-        caption_prefix: Put before every caption.
+        flip: probability of a horizontal flip, in [0, 1]; 0 for sets of which the mirror image is another thing.
+        flip_guard: words of a caption that forbid to flip its picture, see `FlipGuard`.
+        caption_rule: which of several captions is taken: "random", "first" or "longest".
+        caption_prefix: put before every caption.
 
     Raises:
-        ConfigError: For an option that cannot work.
+        ConfigError: for an option that cannot work.
     """
 
     def __init__(
@@ -88,7 +86,7 @@ class Transform:
         sizes = " ".join(f"{height}x{width}" for height, width in self.buckets.sizes)
         return f"{self.crop} crops of {sizes}, flip {self.flip:g} {self.guard}, {self.caption_rule}"
 
-    def for_validation(self) -> Transform:
+    def for_validation(self) -> "Transform":
         """The same sizes and prefix, with the centre, no flip and the first caption."""
         return Transform(self.buckets, caption_prefix=self.caption_rule.prefix)
 

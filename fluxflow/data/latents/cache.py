@@ -3,15 +3,13 @@
 A cache is a folder that `python -m fluxflow.data.encode` writes:
 
     key.json                      VAE, text encoder, transform and source, on which all else depends
-    train/index.json              the shards of a part, written when all of them are there
-    train/00000-000.safetensors   piece and chunk of the source
+    train/index.json              the shards of a split, written when all of them are there
+    train/00000-000.safetensors   shard and chunk of the source
 
 A shard holds, for each latent size, rows of `mean.HxW` and `logvar.HxW` [n, D, h, w] (a picture and, where it may be
 flipped, its mirror image, which is not the mirror image of the latent), a row of `text` a caption, and `no_text` of the
 empty caption. Its header lists the samples in stored order.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -44,12 +42,12 @@ class LatentRecord(Record):
     """One sample of a cache; it has no picture.
 
     Args:
-        size: Height and width of its picture in pixels.
-        posterior: Mean and log σ², [D, h, w] each.
-        mirrored: The same of its mirror image; None where it must not be flipped.
-        text: Features of its captions, [captions, hidden].
-        no_text: Features of the empty caption, [hidden].
-        source: The shard or folder in which its picture lies.
+        size: height and width of its picture in pixels.
+        posterior: mean and log σ², [D, h, w] each.
+        mirrored: the same of its mirror image; None where it must not be flipped.
+        text: features of its captions, [captions, hidden].
+        no_text: features of the empty caption, [hidden].
+        source: the shard or folder in which its picture lies.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -96,14 +94,14 @@ def write_shard(path: Path, records: Sequence[LatentRecord]) -> None:
         file.write(save(tensors, metadata={"samples": json.dumps(entries)}))  # two keys would come in any order
 
 
-class LatentPiece:
+class LatentShard:
     """One open shard of a cache.
 
     Args:
-        path: The file.
+        path: the file.
 
     Raises:
-        DataError: If it is damaged.
+        DataError: if it is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -162,10 +160,10 @@ class LatentPiece:
 
 
 class LatentReader:
-    """Reads records from a part of a cache.
+    """Reads records from a split of a cache.
 
     Args:
-        path: The folder that `fluxflow.data.encode` wrote, of which the training part is read, or one of its parts.
+        path: the folder that `fluxflow.data.encode` wrote, of which the training split is read, or one of its splits.
     """
 
     def __init__(self, path: str) -> None:
@@ -178,24 +176,24 @@ class LatentReader:
 
     def open(self) -> None:
         """Read key and index. Raises DataError if there is no finished cache, or a shard of it has changed."""
-        part = self.path if (self.path / INDEX).is_file() else self.path / "train"
-        self.key = read_key(part.parent)
-        if not (part / INDEX).is_file():
-            raise DataError(f"{part} is not encoded to its end: repeat the command that began it, with its name=.")
-        self._shards = read_json(part / INDEX, CACHE_INDEX, DataError)["shards"]
+        folder = self.path if (self.path / INDEX).is_file() else self.path / "train"
+        self.key = read_key(folder.parent)
+        if not (folder / INDEX).is_file():
+            raise DataError(f"{folder} is not encoded to its end: repeat the command that began it, with its name=.")
+        self._shards = read_json(folder / INDEX, CACHE_INDEX, DataError)["shards"]
         for shard in self._shards:
-            path = part / shard["name"]
+            path = folder / shard["name"]
             size = path.stat().st_size if path.is_file() else None
             if size != shard["bytes"]:
                 found = "missing" if size is None else f"{size} bytes long, not {shard['bytes']}"
-                raise DataError(f"{path} is {found}: remove {part / INDEX} and repeat the command that encoded it.")
-        self._part = part
+                raise DataError(f"{path} is {found}: remove {folder / INDEX} and repeat the command that encoded it.")
+        self._folder = folder
 
-    def pieces(self) -> int:
+    def shard_count(self) -> int:
         return len(self._shards)
 
-    def piece(self, number: int) -> LatentPiece:
-        return LatentPiece(self._part / self._shards[number]["name"])
+    def open_shard(self, number: int) -> LatentShard:
+        return LatentShard(self._folder / self._shards[number]["name"])
 
     def fingerprint(self) -> str:
         """Of the key and the index: what lies in the shards is a function of the key."""
@@ -204,8 +202,8 @@ class LatentReader:
 
 
 def write_index(paths: Sequence[Path]) -> dict[str, Any]:
-    """Write, beside the shards of a part, that these are all of them; returns what it says."""
-    rows = [{"name": p.name, "samples": len(LatentPiece(p).keys), "bytes": p.stat().st_size} for p in paths]
+    """Write, beside the shards of a split, that these are all of them; returns what it says."""
+    rows = [{"name": p.name, "samples": len(LatentShard(p).keys), "bytes": p.stat().st_size} for p in paths]
     index = {"samples": sum(row["samples"] for row in rows), "bytes": sum(row["bytes"] for row in rows), "shards": rows}
     _write_json(paths[0].with_name(INDEX), index)
     return index
@@ -262,8 +260,8 @@ class LatentTransform:
     """Makes examples of cached records, with the draws that transforms.Transform would make of their pictures.
 
     Args:
-        flip: Probability of the mirror image, where the cache has it, in [0, 1].
-        caption_rule: Which of several captions is taken: "random", "first" or "longest".
+        flip: probability of the mirror image, where the cache has it, in [0, 1].
+        caption_rule: which of several captions is taken: "random", "first" or "longest".
     """
 
     def __init__(self, flip: float = 0.0, caption_rule: str = "first") -> None:
@@ -274,7 +272,7 @@ class LatentTransform:
     def __repr__(self) -> str:
         return f"latents, flip {self.flip:g}, {self.caption_rule}"
 
-    def for_validation(self) -> LatentTransform:
+    def for_validation(self) -> "LatentTransform":
         """No mirror image, and the first caption."""
         return LatentTransform()
 

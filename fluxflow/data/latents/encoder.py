@@ -1,10 +1,8 @@
 """The frozen networks of stage 2 over all pictures and captions once, into the cache of cache.py.
 
-The work is cut into units, a chunk of a piece of the source each, which become one file each. What a file holds is a
-function of its unit, so ranks and workers take every n-th unit, and a pass that was stopped leaves out what is there.
+The work is cut into units, a chunk of a shard of the source each, which become one file each. What a file holds is a
+function of its unit, so ranks and workers take every n-th unit, and a run that goes on leaves out what is there.
 """
-
-from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
@@ -35,9 +33,9 @@ from fluxflow.data.latents.cache import (
 )
 from fluxflow.data.latents.latent_datamodule import location
 from fluxflow.data.progress import Progress
-from fluxflow.data.sources.records import Part, Place, Reader, Record
+from fluxflow.data.sources.records import Reader, Record, Split, WorkerShard
 from fluxflow.data.streaming.loader import Loader, workers_for
-from fluxflow.data.streaming.rejections import Rejected, Tally
+from fluxflow.data.streaming.rejections import Rejected, SampleCounts
 from fluxflow.data.streaming.streams import Item, collate, make_example
 from fluxflow.errors import ConfigError, DataError
 from fluxflow.kernels.conv import to_signed
@@ -55,14 +53,14 @@ class Unit:
     """What becomes one file.
 
     Args:
-        part: "train" or "val".
-        piece: Its number in the source.
-        indices: Those of its records.
-        name: Of the file, below the cache.
+        split: "train" or "val".
+        shard: its number in the source.
+        indices: those of its records.
+        name: of the file, below the cache.
     """
 
-    part: str
-    piece: int
+    split: str
+    shard: int
     indices: tuple[int, ...]
     name: str
 
@@ -73,12 +71,12 @@ class EncodeStream(IterableDataset):
     "source": of each, "unit": its number, "last": whether no other batch of the unit follows}.
 
     Args:
-        units: What there is to do for all ranks.
-        readers: The source of each part, opened.
-        transform: From record to picture: never at random.
-        mirrored: Whether pictures that may be flipped are to have "flips" set.
-        batch_size: Pictures a batch.
-        place: Rank of this process, and the number of its workers.
+        units: what there is to do for all ranks.
+        readers: the source of each split, opened.
+        transform: from record to picture: never at random.
+        mirrored: whether pictures that may be flipped are to have "flips" set.
+        batch_size: pictures a batch.
+        worker_shard: rank of this process, and the number of its workers.
     """
 
     units: list[Unit]
@@ -86,36 +84,36 @@ class EncodeStream(IterableDataset):
     transform: Transform
     mirrored: bool
     batch_size: int
-    place: Place
+    worker_shard: WorkerShard
 
     def __iter__(self) -> Iterator[Item]:
         info = get_worker_info()
-        place = self.place if info is None else replace(self.place, worker=info.id)
-        for number in range(place.index, len(self.units), place.count):
+        worker_shard = self.worker_shard if info is None else replace(self.worker_shard, worker=info.id)
+        for number in range(worker_shard.index, len(self.units), worker_shard.count):
             yield from self._unit(number)
 
     def _unit(self, number: int) -> Iterator[Item]:
         unit = self.units[number]
-        piece = self.readers[unit.part].piece(unit.piece)
+        shard = self.readers[unit.split].open_shard(unit.shard)
         waiting: dict[tuple[int, int], list[dict[str, Any]]] = {}
         full: list[dict[str, Any]] = []  # the last batch, held back until it is known whether another one follows
         seen, rejected = 0, []
         for index in unit.indices:
-            record = piece.load(index)
+            record = shard.load(index)
             seen += 1
             try:
                 size, example = make_example(record, self.transform, "encode")
             except UndecodableImage as error:
-                rejected.append(Rejected(piece.name, record.key, str(error)))
+                rejected.append(Rejected(shard.name, record.key, str(error)))
                 continue
             column = waiting.setdefault(size, [])
-            column.append(dict(example) | self._beside(record, index, piece.name))
+            column.append(dict(example) | self._beside(record, index, shard.name))
             if len(column) == self.batch_size:
                 if full:
                     yield Item(_batch(full, number, last=False), {}, seen, rejected)
                     seen, rejected = 0, []
                 full = waiting.pop(size)
-        piece.close()
+        shard.close()
         batches = ([full] if full else []) + [waiting[size] for size in sorted(waiting)]
         for examples in batches:
             yield Item(_batch(examples, number, last=examples is batches[-1]), {}, seen, rejected)
@@ -134,17 +132,17 @@ def _batch(examples: list[dict[str, Any]], unit: int, last: bool) -> dict[str, A
 
 
 class LatentEncoder:
-    """Writes a cache: posteriors and text features of every usable picture of both parts.
+    """Writes a cache: posteriors and text features of every usable picture of both splits.
 
     Args:
-        latent_space: The VAE.
-        text_encoder: Its frozen language model is used, its projection not.
-        folder: Where the cache goes, or goes on.
-        shard_samples: Samples a file.
+        latent_space: the VAE.
+        text_encoder: its frozen language model is used, its projection not.
+        folder: where the cache goes, or goes on.
+        shard_samples: samples a file.
     """
 
     def __init__(
-        self, latent_space: LatentSpace, text_encoder: BertTextEncoder, folder: str, shard_samples: int = 1024
+        self, latent_space: "LatentSpace", text_encoder: "BertTextEncoder", folder: str, shard_samples: int = 1024
     ) -> None:
         if shard_samples < 1:
             raise ConfigError(f"encoder.shard_samples is {shard_samples}: it must be at least 1")
@@ -155,11 +153,11 @@ class LatentEncoder:
         """Encode what `data` shows.
 
         Args:
-            data: One source of pictures; a random crop becomes the one in the centre.
-            fabric: The hardware; it is launched here.
+            data: one source of pictures; a random crop becomes the one in the centre.
+            fabric: the hardware; it is launched here.
 
         Raises:
-            DataError: Too many samples cannot be used, a part is empty, or the folder holds a cache of something else.
+            DataError: too many samples cannot be used, a split is empty, or the folder holds a cache of something else.
         """
         data.setup()
         train = next(iter(data.sources.values())).reader
@@ -171,8 +169,8 @@ class LatentEncoder:
             log.info("data.transform.crop=random: a cache holds one crop of each picture, here the one in the centre")
         key = self._key(data, readers, transform)
         self._refuse_another(key)
-        units = [unit for part, within in (("train", data.train_part), ("val", data.val_part))
-                 for unit in self._units(part, readers[part], within)]  # fmt: skip
+        units = [unit for split, within in (("train", data.train_split), ("val", data.val_split))
+                 for unit in self._units(split, readers[split], within)]  # fmt: skip
         fabric.launch()
         self.folder = Path(fabric.broadcast(str(self.folder)))  # that of a new run is a time, to the second
         todo = [unit for unit in units if not (self.folder / unit.name).is_file()]
@@ -180,23 +178,23 @@ class LatentEncoder:
         if fabric.is_global_zero:
             write_key(self.folder, key)
         workers = workers_for(fabric.world_size) if data.num_workers is None else data.num_workers
-        place = Place(fabric.global_rank, fabric.world_size, workers=max(1, workers))
-        stream = EncodeStream(todo, readers, centred, transform.flip > 0, data.val_batch_size, place)
-        tally = Tally(data.max_bad_fraction, data.rejected)
-        self._encode(fabric, todo, Loader(stream, workers, tally))
+        worker_shard = WorkerShard(fabric.global_rank, fabric.world_size, workers=max(1, workers))
+        stream = EncodeStream(todo, readers, centred, transform.flip > 0, data.val_batch_size, worker_shard)
+        counts = SampleCounts(data.max_bad_fraction, data.rejected)
+        self._encode(fabric, todo, Loader(stream, workers, counts))
         fabric.barrier()
         if fabric.is_global_zero:
             if sentence := self.text_encoder.cuts():
                 log.warning(sentence)
-            for part in readers:
-                self._write_index(part, [unit for unit in units if unit.part == part])
+            for split in readers:
+                self._write_index(split, [unit for unit in units if unit.split == split])
 
     def _encode(self, fabric: Fabric, units: list[Unit], loader: Loader) -> None:
         keep_freed_memory(fabric.device)
         self.latent_space.to(fabric.device)
         self.text_encoder.to(fabric.device)
-        place = loader.stream.place  # pyright: ignore[reportAttributeAccessIssue] (an EncodeStream)
-        own = [unit for number, unit in enumerate(units) if number // place.workers % place.ranks == place.rank]
+        mine = loader.stream.worker_shard  # pyright: ignore[reportAttributeAccessIssue] (an EncodeStream)
+        own = [unit for number, unit in enumerate(units) if number // mine.workers % mine.ranks == mine.rank]
         progress = None
         if fabric.is_global_zero and units:
             log.info("Encoding %d samples into %s", sum(len(unit.indices) for unit in units), self.folder)
@@ -246,17 +244,19 @@ class LatentEncoder:
         mean, logvar = (tensor.float().cpu() for tensor in self.latent_space.posterior(image))
         return list(zip(mean, logvar, strict=True))
 
-    def _units(self, part: str, reader: Reader, within: Part) -> list[Unit]:
+    def _units(self, split: str, reader: Reader, within: Split) -> list[Unit]:
         units = []
-        for number in range(reader.pieces()):
-            piece = reader.piece(number)
-            indices = [index for index, key in enumerate(piece.keys) if key in within]
-            piece.close()
+        for number in range(reader.shard_count()):
+            shard = reader.open_shard(number)
+            indices = [index for index, key in enumerate(shard.keys) if key in within]
+            shard.close()
             for chunk, start in enumerate(range(0, len(indices), self.shard_samples)):
-                name = f"{part}/{number:05d}-{chunk:03d}{SUFFIX}"
-                units.append(Unit(part, number, tuple(indices[start : start + self.shard_samples]), name))
+                name = f"{split}/{number:05d}-{chunk:03d}{SUFFIX}"
+                units.append(Unit(split, number, tuple(indices[start : start + self.shard_samples]), name))
         if not units:
-            raise DataError(f"{reader} has no sample for the {part} part: change data.val_fraction, or name data.val.")
+            raise DataError(
+                f"{reader} has no sample for the {split} split: change data.val_fraction, or name data.val."
+            )
         return units
 
     def _key(self, data: DataModule, readers: dict[str, Reader], transform: Transform) -> dict[str, Any]:
@@ -274,9 +274,9 @@ class LatentEncoder:
                 "caption_prefix": transform.caption_rule.prefix,
                 "shard_samples": self.shard_samples,
             },
-            "source": {part: reader.fingerprint() for part, reader in readers.items()}
-            | {"val_fraction": data.val_part.fraction},
-            "locations": {part: location(reader) for part, reader in readers.items()},
+            "source": {split: reader.fingerprint() for split, reader in readers.items()}
+            | {"val_fraction": data.val_split.fraction},
+            "locations": {split: location(reader) for split, reader in readers.items()},
         }
 
     def _refuse_another(self, key: dict[str, Any]) -> None:
@@ -284,11 +284,11 @@ class LatentEncoder:
             raise DataError(f"{self.folder} holds a cache of something else: {' and '.join(differing)} differs. "
                             "Give another name=, or remove the folder.")  # fmt: skip
 
-    def _write_index(self, part: str, units: list[Unit]) -> None:
+    def _write_index(self, split: str, units: list[Unit]) -> None:
         """A unit of which no sample can be used has no file."""
         paths = [path for path in (self.folder / unit.name for unit in units) if path.is_file()]
         if not paths:
-            raise DataError(f"No sample of the {part} part can be used: rejected.jsonl says why.")
+            raise DataError(f"No sample of the {split} split can be used: rejected.jsonl says why.")
         index = write_index(paths)
-        log.info("%s: %d samples in %d files, %.1f MB", self.folder / part, index["samples"], len(paths),
+        log.info("%s: %d samples in %d files, %.1f MB", self.folder / split, index["samples"], len(paths),
                  index["bytes"] / 1e6)  # fmt: skip

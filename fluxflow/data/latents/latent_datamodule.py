@@ -1,7 +1,5 @@
 """The DataModule of a cache of latents: the streams of pictures over other records, and refusals of stale caches."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 from collections.abc import Mapping
@@ -28,13 +26,13 @@ class LatentDataModule(DataModule):
     "no_text" that of the empty caption.
 
     Args:
-        train: The folder of a cache.
-        val: Another one's validation part, `<cache>/val`; None: that of `train`.
-        transform: Makes the training examples of cached records.
-        sources, batch_size, val_batch_size, num_workers, seed, val_samples, shuffle_shards: As of DataModule.
+        train: the folder of a cache.
+        val: another one's validation split, `<cache>/val`; None: that of `train`.
+        transform: makes the training examples of cached records.
+        sources, batch_size, val_batch_size, num_workers, seed, val_samples, shuffle_shards: as of DataModule.
 
     Raises:
-        ConfigError: For a number that cannot work.
+        ConfigError: for a number that cannot work.
     """
 
     def __init__(
@@ -70,7 +68,7 @@ class LatentDataModule(DataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the caches. Raises DataError, also where the source of one has changed, and ConfigError for a flip."""
         super().setup(stage)
-        for reader in {str(r.key): r for r in reversed(self.readers)}.values():  # two parts of a cache share a source
+        for reader in {str(r.key): r for r in reversed(self.readers)}.values():  # two splits of a cache share a source
             _check_source(reader)
             if self.flip > 0 and not reader.key["transform"]["mirrored"]:
                 raise ConfigError(f"data.transform.flip={self.flip:g}, but {reader.path} holds no mirror images: take "
@@ -87,10 +85,10 @@ class LatentDataModule(DataModule):
         """Refuse a cache that was encoded with others.
 
         Args:
-            vae, text: Hashes of VAE and text encoder, see fluxflow.checkpoint.
+            vae, text: hashes of VAE and text encoder, see fluxflow.checkpoint.
 
         Raises:
-            DataError: The message says what differs.
+            DataError: the message says what differs.
         """
         for reader in self.readers:
             if differing := changed(reader.key, {"vae": vae, "text": text}):
@@ -122,7 +120,7 @@ def _source(location: Mapping[str, Any], reader: LatentReader) -> Reader:
 
 def _check_source(reader: LatentReader) -> None:
     """Refuse a cache whose source has changed since; one that is gone or remote is taken at its word."""
-    for part, there in reader.key["locations"].items():
+    for split, there in reader.key["locations"].items():
         where = next(iter(there["arguments"].values()), "")
         if any(is_remote(one) for one in ([where] if isinstance(where, str) else where)):
             continue
@@ -132,5 +130,5 @@ def _check_source(reader: LatentReader) -> None:
         except DataError as error:
             log.info("The pictures of %s are out of reach: it is used as it is (%s)", reader.path, error)
             continue
-        if source.fingerprint() != reader.key["source"].get(part):
+        if source.fingerprint() != reader.key["source"].get(split):
             raise DataError(f"{source} has changed since {reader.path} was encoded from it: encode it again.")

@@ -1,7 +1,5 @@
 """The command: its arguments, its steps, its errors in one line."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
@@ -68,7 +66,7 @@ def _number(least: int, most: int | None = None):
     return whole
 
 
-def find_reader(arguments: argparse.Namespace) -> Reader:
+def find_reader(arguments: argparse.Namespace) -> "Reader":
     """A reader of shards for tars, URLs and folders of tars, else one of a folder of pictures; opened."""
     path = Path(arguments.source).expanduser()
     if path.is_dir() and not any(path.glob("*.tar")):

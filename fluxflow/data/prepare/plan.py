@@ -1,7 +1,5 @@
 """Which sample goes into which shard, near duplicates left out, decided before anything is written."""
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections.abc import Iterator
@@ -11,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fluxflow.data.prepare.scan import Options
-from fluxflow.data.sources.records import Part
+from fluxflow.data.sources.records import Split
 
 BITS = 64
 
@@ -24,7 +22,7 @@ def near_duplicates(hashes: np.ndarray, distance: int) -> np.ndarray:
 
     Args:
         hashes: uint64 [N], in the order in which the first one stays.
-        distance: Highest number of bits in which near duplicates differ.
+        distance: highest number of bits in which near duplicates differ.
 
     Returns:
         int64 [N]: the index of the kept hash, or -1 for those that are kept.
@@ -73,10 +71,10 @@ def _popcount(values: np.ndarray) -> np.ndarray:
     return ONES[values.view(np.uint16).reshape(-1, 4)].sum(axis=1)
 
 
-MIXED_PIECES = 16  # shards of the source whose samples are shuffled together, since so many may be open at a time
+MIXED_SHARDS = 16  # shards of the source whose samples are shuffled together, since so many may be open at a time
 
 
-Planned = tuple[int, int, str]  # piece, index in it, key
+Planned = tuple[int, int, str]  # shard of the source, index in it, key
 
 
 class Candidate(NamedTuple):
@@ -93,8 +91,8 @@ class Plan:
     """What will be written.
 
     Args:
-        shards: By path below the output ("train/00000.tar"): what each shall hold.
-        rejected: What will not, as rejected.jsonl says it.
+        shards: by path below the output ("train/00000.tar"): what each shall hold.
+        rejected: what will not, as rejected.jsonl says it.
     """
 
     shards: dict[str, list[Planned]]
@@ -105,11 +103,11 @@ def make_plan(scanned: list[tuple[int, dict]], options: Options) -> Plan:
     """Decide about every sample.
 
     Args:
-        scanned: Number of the piece and result of each scan, in the order of the source.
-        options: What decides the output.
+        scanned: number of the shard and result of each scan, in the order of the source.
+        options: what decides the output.
     """
     keys = _Keys()
-    pieces: dict[int, list[Candidate]] = {}
+    usable: dict[int, list[Candidate]] = {}  # by the number of their shard
     rejected: list[dict[str, str]] = []
     seen: dict[int, int] = {}
     for number, found in scanned:
@@ -119,37 +117,37 @@ def make_plan(scanned: list[tuple[int, dict]], options: Options) -> Plan:
             if problem:
                 rejected.append({"source": source, "key": name, "reason": problem})
             else:
-                pieces.setdefault(number, []).append(Candidate(index, name, source, value))
+                usable.setdefault(number, []).append(Candidate(index, name, source, value))
     if options.drop_duplicates is not None:
-        rejected += _drop_duplicates(pieces, options.drop_duplicates)
-    order = list(_shuffled(pieces, options.seed))
+        rejected += _drop_duplicates(usable, options.drop_duplicates)
+    order = list(_shuffled(usable, options.seed))
     shards: dict[str, list[Planned]] = {}
-    for folder, part in (("train", Part(options.val_fraction)), ("val", Part(options.val_fraction, held_out=True))):
-        samples = [sample for sample in order if sample[2] in part]
+    for folder, split in (("train", Split(options.val_fraction)), ("val", Split(options.val_fraction, held_out=True))):
+        samples = [sample for sample in order if sample[2] in split]
         for start in range(0, len(samples), options.shard_samples):
             name = f"{folder}/{start // options.shard_samples:05d}.tar"
             shards[name] = samples[start : start + options.shard_samples]
     return Plan(shards, rejected)
 
 
-def _drop_duplicates(pieces: dict[int, list[Candidate]], distance: int) -> list[dict[str, str]]:
-    """Take near duplicates of samples with a smaller key out of the pieces; returns them as rejected."""
-    samples = sorted((sample for piece in pieces.values() for sample in piece), key=lambda sample: sample.key)
+def _drop_duplicates(usable: dict[int, list[Candidate]], distance: int) -> list[dict[str, str]]:
+    """Take near duplicates of samples with a smaller key out of the usable ones; returns them as rejected."""
+    samples = sorted((sample for samples in usable.values() for sample in samples), key=lambda sample: sample.key)
     repeated = near_duplicates(np.array([sample.hash for sample in samples], np.uint64), distance)
     pairs = [(samples[index], samples[first]) for index, first in enumerate(repeated) if first >= 0]
     dropped = {sample.key for sample, _ in pairs}
-    for number, piece in pieces.items():
-        pieces[number] = [sample for sample in piece if sample.key not in dropped]
+    for number, own in usable.items():
+        usable[number] = [sample for sample in own if sample.key not in dropped]
     return [{"source": sample.source, "key": sample.key, "reason": "near duplicate", "of": first.key}
             for sample, first in pairs]  # fmt: skip
 
 
-def _shuffled(pieces: dict[int, list[Candidate]], seed: int) -> Iterator[Planned]:
-    order = sorted(pieces)
+def _shuffled(usable: dict[int, list[Candidate]], seed: int) -> Iterator[Planned]:
+    order = sorted(usable)
     random.Random(f"{seed}").shuffle(order)
-    for block in range(0, len(order), MIXED_PIECES):
-        samples = [(number, sample.number, sample.key) for number in order[block : block + MIXED_PIECES]
-                   for sample in pieces[number]]  # fmt: skip
+    for block in range(0, len(order), MIXED_SHARDS):
+        samples = [(number, sample.number, sample.key) for number in order[block : block + MIXED_SHARDS]
+                   for sample in usable[number]]  # fmt: skip
         random.Random(f"{seed}/{block}").shuffle(samples)
         yield from samples
 

@@ -1,6 +1,4 @@
-"""Adding up what was written: the index of each part, lengths of captions, the report as JSON and as text."""
-
-from __future__ import annotations
+"""Adding up what was written: the index of each split, lengths of captions, the report as JSON and as text."""
 
 import importlib.util
 import json
@@ -15,7 +13,7 @@ from fluxflow.data.prepare.scan import Options
 from fluxflow.data.sources.records import printable
 from fluxflow.errors import DataError
 
-PARTS = ("train", "val")
+SPLITS = ("train", "val")
 MULTIPLE = 16  # of the buckets' sides in pixels: that of model=default
 MAX_RATIO = 2.0
 NAMED = 3  # rejected samples of a reason
@@ -30,10 +28,10 @@ def find_tokenizer(name: str | None) -> str | None:
     """The text model that counts tokens: the named one, or that of text=minilm if it is installed.
 
     Args:
-        name: A folder or a pip package.
+        name: a folder or a pip package.
 
     Raises:
-        DataError: If the named one holds no tokenizer.json.
+        DataError: if the named one holds no tokenizer.json.
     """
     if name is not None:
         if not (_folder(name) / "tokenizer.json").is_file():
@@ -56,7 +54,7 @@ def caption_lengths(captions: list[str], tokenizer: str | None) -> Counter[int]:
 
 
 @lru_cache
-def _tokenizer(name: str) -> Tokenizer:
+def _tokenizer(name: str) -> "Tokenizer":
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(_folder(name) / "tokenizer.json"))
@@ -99,14 +97,14 @@ def quantiles(histogram: dict[int, int]) -> dict[str, int]:
     return {**found, "most": max(histogram)}
 
 
-def make_index(results: dict[str, dict], part: str) -> dict[str, Any]:
-    """The index of a part: its shards and the sizes of its pictures.
+def make_index(results: dict[str, dict], split: str) -> dict[str, Any]:
+    """The index of a split: its shards and the sizes of its pictures.
 
     Args:
-        results: Of writing each shard, by path below the output.
-        part: "train" or "val".
+        results: of writing each shard, by path below the output.
+        split: "train" or "val".
     """
-    own = [results[name] for name in sorted(results) if name.startswith(f"{part}/")]
+    own = [results[name] for name in sorted(results) if name.startswith(f"{split}/")]
     shards = [result["entry"] for result in own if result["entry"]]
     return {
         "version": 1,
@@ -119,13 +117,13 @@ def make_index(results: dict[str, dict], part: str) -> dict[str, Any]:
 
 def make_report(results: dict[str, dict], rejected: list[dict[str, str]], options: Options) -> dict[str, Any]:
     """What report.json says, of at least one written sample."""
-    indices = {part: make_index(results, part) for part in PARTS}
+    indices = {split: make_index(results, split) for split in SPLITS}
     sizes = {_size(name): count for name, count in _added(index["sizes"] for index in indices.values()).items()}
     lengths = {int(length): n for length, n in _added(result["lengths"] for result in results.values()).items()}
     return {
-        "samples": {part: index["samples"] for part, index in indices.items()},
-        "shards": {part: len(index["shards"]) for part, index in indices.items()},
-        "bytes": {part: index["bytes"] for part, index in indices.items()},
+        "samples": {split: index["samples"] for split, index in indices.items()},
+        "shards": {split: len(index["shards"]) for split, index in indices.items()},
+        "bytes": {split: index["bytes"] for split, index in indices.items()},
         "shorter_side": quantiles(_counted((min(size), count) for size, count in sizes.items())),
         "longer_side": quantiles(_counted((max(size), count) for size, count in sizes.items())),
         "buckets": _buckets(sizes, options.buckets),
@@ -168,10 +166,10 @@ def render(report: dict[str, Any], out: Path) -> str:
 
 def _lines(report: dict[str, Any], out: Path) -> Iterator[str]:
     total = sum(report["samples"].values())
-    for part in PARTS:
-        if report["samples"][part]:
-            yield (f"{out / part}: {report['samples'][part]:,} samples in {report['shards'][part]:,} shards, "
-                   f"{report['bytes'][part] / 1e6:,.1f} MB")  # fmt: skip
+    for split in SPLITS:
+        if report["samples"][split]:
+            yield (f"{out / split}: {report['samples'][split]:,} samples in {report['shards'][split]:,} shards, "
+                   f"{report['bytes'][split] / 1e6:,.1f} MB")  # fmt: skip
     for name in ("shorter_side", "longer_side"):
         side = report[name]
         yield f"{name.replace('_', ' ')}: {side['least']} to {side['most']} pixels, median {side['median']}"

@@ -1,7 +1,5 @@
 """From an opened source to shards, step by step."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import Counter
@@ -10,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxflow.data.prepare.plan import Plan, make_plan
-from fluxflow.data.prepare.report import PARTS, make_index, make_report, render
+from fluxflow.data.prepare.report import SPLITS, make_index, make_report, render
 from fluxflow.data.prepare.scan import Job, Options, chunks, scan
 from fluxflow.data.prepare.shard_writer import write_shard
 from fluxflow.data.prepare.work import REPORT, Workers, claimed, put, put_text
@@ -26,16 +24,16 @@ def prepare(reader: Reader, out: Path, options: Options, processes: int = 1) -> 
     """Write a source as shards into out/train and out/val, with their index.json, rejected.jsonl and report.json.
 
     Args:
-        reader: Opened source.
-        out: Folder that is new, empty, or that of a run with the same source and options, which then goes on.
-        options: What decides the output.
-        processes: That look and write at a time; the output does not depend on them.
+        reader: opened source.
+        out: folder that is new, empty, or that of a run with the same source and options, which then goes on.
+        options: what decides the output.
+        processes: that look and write at a time; the output does not depend on them.
 
     Returns:
         The report, for people.
 
     Raises:
-        DataError: If `out` belongs to something else or cannot be written, or no sample is usable.
+        DataError: if `out` belongs to something else or cannot be written, or no sample is usable.
     """
     plan_id = {"version": VERSION, "source": reader.fingerprint(), "options": asdict(options)}
     with claimed(out, plan_id) as state:
@@ -52,13 +50,13 @@ def prepare(reader: Reader, out: Path, options: Options, processes: int = 1) -> 
 
 
 def _scan(workers: Workers, reader: Reader, state: Path) -> list[tuple[int, dict]]:
-    pieces, found = chunks(reader), {}
-    counted = len(reader.piece(0).keys) if reader.pieces() == 1 else len(pieces)
-    with Progress("looking", "samples" if reader.pieces() == 1 else "shards", counted) as progress:
-        for name, result, earlier in workers.run(scan, pieces, state):
+    work, found = chunks(reader), {}
+    counted = len(reader.open_shard(0).keys) if reader.shard_count() == 1 else len(work)
+    with Progress("looking", "samples" if reader.shard_count() == 1 else "shards", counted) as progress:
+        for name, result, earlier in workers.run(scan, work, state):
             found[name] = result
-            progress.advance(len(result["keys"]) if reader.pieces() == 1 else 1, earlier)
-    return [(pieces[name][0], found[name]) for name in sorted(found)]
+            progress.advance(len(result["keys"]) if reader.shard_count() == 1 else 1, earlier)
+    return [(work[name][0], found[name]) for name in sorted(found)]
 
 
 def _write(workers: Workers, plan: Plan, out: Path, state: Path) -> dict[str, dict]:
@@ -109,8 +107,8 @@ def _finish(
         raise DataError(
             f"None of the {len(rejected)} samples is usable: {first} …; {out / 'rejected.jsonl'} names all."
         )
-    for part in PARTS:
-        index = make_index(results, part)
+    for split in SPLITS:
+        index = make_index(results, split)
         if index["samples"]:
-            put(out / part / "index.json", index)
+            put(out / split / "index.json", index)
     put(out / REPORT, {"version": VERSION, **make_report(results, rejected, options), **noticed})

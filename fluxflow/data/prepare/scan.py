@@ -1,7 +1,5 @@
 """Options, and a look at each sample before anything is written: header, captions and, for near duplicates, hash."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from fluxflow.data.images.decode import UndecodableImage, decode, probe
-from fluxflow.data.sources.folder import FolderPiece
-from fluxflow.data.sources.records import Piece, Reader, Record
-from fluxflow.data.sources.shards import ShardPiece
+from fluxflow.data.sources.folder import FolderShard
+from fluxflow.data.sources.records import Reader, Record, Shard
+from fluxflow.data.sources.shards import TarShard
 
 PILLOW_NAMES = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 HASH_SIDE = 8
@@ -24,10 +22,10 @@ class Encoding:
     """How pictures are rewritten. One that would not change keeps its bytes, unless a format is asked for.
 
     Args:
-        size: Highest length of the shorter side in pixels, None to keep it.
-        crop: Whether to crop the centre to a square.
+        size: highest length of the shorter side in pixels, None to keep it.
+        crop: whether to crop the centre to a square.
         format: "jpg", "png" or "webp"; None: jpg, which decodes fastest, for pictures that change, else as they are.
-        quality: Quality for jpg and webp, 1 to 100.
+        quality: quality for jpg and webp, 1 to 100.
     """
 
     size: int | None = None
@@ -42,7 +40,7 @@ class Encoding:
             Its bytes, their suffix, and its (width, height).
 
         Raises:
-            UndecodableImage: If it cannot be decoded.
+            UndecodableImage: if it cannot be decoded.
         """
         least = None if self.size is None else (2 * self.size, 2 * self.size)  # the last halving is Lanczos's
         original = image = Image.fromarray(decode(data, least))
@@ -78,7 +76,7 @@ def difference_hash(data: bytes) -> int:
     neighbour (dHash, by N. Krawetz).
 
     Raises:
-        UndecodableImage: If the picture cannot be decoded.
+        UndecodableImage: if the picture cannot be decoded.
     """
     picture = Image.fromarray(decode(data, (4 * HASH_SIDE, 4 * HASH_SIDE))).convert("L")
     pixels = np.asarray(picture.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX))
@@ -90,19 +88,19 @@ class Options:
     """The options of the command that change its output, under their names.
 
     Args:
-        size: Highest length of the shorter side in pixels; None: as it is.
-        crop: Whether to crop the centre to a square.
+        size: highest length of the shorter side in pixels; None: as it is.
+        crop: whether to crop the centre to a square.
         format: "jpg", "png" or "webp"; None: jpg for pictures that change.
-        quality: For jpg and webp, 1 to 100.
-        min_size: Lowest length of the shorter side in pixels.
-        drop_duplicates: Highest number of bits (of 64) in which near duplicates differ; None: all stay.
-        val_fraction: Share held out by a hash of the key, in [0, 1).
-        shard_samples: Samples a shard.
-        seed: Of the order.
-        caption_key: Column or JSON key of the caption.
-        caption_lines: Whether each line of a text file is a caption.
-        buckets: Side of the squares whose area the buckets of the report have, in pixels.
-        tokenizer: Text model that counts tokens; None: words are counted.
+        quality: for jpg and webp, 1 to 100.
+        min_size: lowest length of the shorter side in pixels.
+        drop_duplicates: highest number of bits (of 64) in which near duplicates differ; None: all stay.
+        val_fraction: share held out by a hash of the key, in [0, 1).
+        shard_samples: samples a shard.
+        seed: of the order.
+        caption_key: column or JSON key of the caption.
+        caption_lines: whether each line of a text file is a caption.
+        buckets: side of the squares whose area the buckets of the report have, in pixels.
+        tokenizer: text model that counts tokens; None: words are counted.
     """
 
     size: int | None = None
@@ -133,9 +131,9 @@ class Job:
     """What all processes share.
 
     Args:
-        reader: Opened source.
-        options: What decides the output.
-        out: Folder of the output.
+        reader: opened source.
+        options: what decides the output.
+        out: folder of the output.
     """
 
     reader: Reader
@@ -144,10 +142,10 @@ class Job:
 
 
 def chunks(reader: Reader) -> dict[str, tuple[int, int, int | None]]:
-    """The pieces of work of a scan: (piece, first sample, end), by names whose order is that of the source."""
-    if reader.pieces() > 1:
-        return {f"{number:06d}": (number, 0, None) for number in range(reader.pieces())}
-    count = len(reader.piece(0).keys)
+    """The pieces of work of a scan: (shard, first sample, end), by names whose order is that of the source."""
+    if reader.shard_count() > 1:
+        return {f"{number:06d}": (number, 0, None) for number in range(reader.shard_count())}
+    count = len(reader.open_shard(0).keys)
     return {f"{start // CHUNK:06d}": (0, start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)}
 
 
@@ -159,39 +157,39 @@ def scan(job: Job, chunk: tuple[int, int, int | None]) -> dict:
         (0 where they are not needed); and of a tar, in its first chunk: "passed_over" (suffix: count) and "scattered".
     """
     number, start, end = chunk
-    piece, hashed = job.reader.piece(number), job.options.drop_duplicates is not None
+    shard, hashed = job.reader.open_shard(number), job.options.drop_duplicates is not None
     found: dict[str, Any] = {"keys": [], "sources": [], "problems": [], "hashes": []}
-    for index in range(len(piece.keys))[start:end]:
-        problem, value = _look(piece, index, job.options)
-        found["keys"].append(piece.keys[index])
-        found["sources"].append(source_name(piece, index) if problem or hashed else "")
+    for index in range(len(shard.keys))[start:end]:
+        problem, value = _look(shard, index, job.options)
+        found["keys"].append(shard.keys[index])
+        found["sources"].append(source_name(shard, index) if problem or hashed else "")
         found["problems"].append(problem)
         found["hashes"].append(value)
-    if isinstance(piece, ShardPiece) and start == 0:
-        found |= {"passed_over": piece.tar.passed_over, "scattered": piece.tar.scattered}
-    piece.close()
+    if isinstance(shard, TarShard) and start == 0:
+        found |= {"passed_over": shard.tar.passed_over, "scattered": shard.tar.scattered}
+    shard.close()
     return found
 
 
-def _look(piece: Piece, index: int, options: Options) -> tuple[str, int]:
+def _look(shard: Shard, index: int, options: Options) -> tuple[str, int]:
     """Problem and hash of one sample."""
     try:
-        record, size = _header(piece, index)
+        record, size = _header(shard, index)
         if record.problem:
             return record.problem, 0
         if min(size) < options.min_size:
             return f"shorter side below {options.min_size} pixels", 0
         if options.drop_duplicates is None:
             return "", 0
-        return "", difference_hash(piece.load(index).image)
+        return "", difference_hash(shard.load(index).image)
     except UndecodableImage as error:
         return str(error), 0
 
 
-def _header(piece: Piece, index: int) -> tuple[Record, tuple[int, int]]:
+def _header(shard: Shard, index: int) -> tuple[Record, tuple[int, int]]:
     """A record, perhaps with the beginning of its picture alone, and its (width, height)."""
-    if isinstance(piece, FolderPiece):
-        record = piece.load(index, HEAD)
+    if isinstance(shard, FolderShard):
+        record = shard.load(index, HEAD)
         whole = len(record.image) < HEAD
         if record.problem:
             return record, (0, 0)
@@ -201,12 +199,12 @@ def _header(piece: Piece, index: int) -> tuple[Record, tuple[int, int]]:
             except UndecodableImage:
                 if whole:
                     raise
-    record = piece.load(index)
+    record = shard.load(index)
     return record, (0, 0) if record.problem else probe(record.image)
 
 
-def source_name(piece: Piece, index: int) -> str:
+def source_name(shard: Shard, index: int) -> str:
     """Where a sample is: its path in the folder, or its tar's name and its key there."""
-    if isinstance(piece, FolderPiece):
-        return piece.files[index]
-    return f"{piece.name.rpartition('/')[2]}/{piece.keys[index]}"
+    if isinstance(shard, FolderShard):
+        return shard.files[index]
+    return f"{shard.name.rpartition('/')[2]}/{shard.keys[index]}"

@@ -1,7 +1,5 @@
 """Writing one shard of the plan: its bytes depend on the plan and the content alone."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -14,7 +12,7 @@ from fluxflow.data.images.decode import UndecodableImage
 from fluxflow.data.prepare.plan import Planned
 from fluxflow.data.prepare.report import caption_lengths
 from fluxflow.data.prepare.scan import Job, source_name
-from fluxflow.data.sources.records import Piece, Record
+from fluxflow.data.sources.records import Record, Shard
 from fluxflow.errors import DataError, StorageError
 from fluxflow.files import replacing, storage_errors
 
@@ -30,10 +28,10 @@ class ShardWriter:
     The tar comes into being with its first sample, and has its name only when it is complete and on the disk.
 
     Args:
-        path: Of the tar. Its folder is made.
+        path: of the tar. Its folder is made.
 
     Raises:
-        DataError: If it cannot be written, by whatever is called first to find out.
+        DataError: if it cannot be written, by whatever is called first to find out.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +41,7 @@ class ShardWriter:
         self._file: _Hashed | None = None
         self._writing = contextlib.ExitStack()
 
-    def __enter__(self) -> ShardWriter:
+    def __enter__(self) -> "ShardWriter":
         return self
 
     def __exit__(
@@ -61,7 +59,7 @@ class ShardWriter:
             self._tar.write({"__key__": key, **files})
         self.samples += 1
 
-    def _begin(self) -> TarWriter:
+    def _begin(self) -> "TarWriter":
         from webdataset.writer import TarWriter  # here alone: it comes with torch, which takes seconds
 
         self._file = _Hashed(self._writing.enter_context(replacing(self.path)))
@@ -101,36 +99,36 @@ def write_shard(job: Job, planned: tuple[str, list[Planned]]) -> dict:
     """Write one shard.
 
     Args:
-        job: What all processes share.
-        planned: Its path below the output, and what it shall hold.
+        job: what all processes share.
+        planned: its path below the output, and what it shall hold.
 
     Returns:
         Its entry in the index (empty if no sample was usable), the sizes of its pictures ("WxH": count), the lengths of
         its captions (length: count), and what was rejected.
     """
     name, samples = planned
-    pieces: dict[int, Piece] = {}
+    opened: dict[int, Shard] = {}
     sizes: Counter[str] = Counter()
     captions: list[str] = []
     rejected: list[dict[str, str]] = []
     with ShardWriter(job.out / name) as writer:
         for number, index, key in samples:
-            if number not in pieces:
-                pieces[number] = job.reader.piece(number)
-            record = pieces[number].load(index)
+            if number not in opened:
+                opened[number] = job.reader.open_shard(number)
+            record = opened[number].load(index)
             try:
                 if record.problem:
                     raise UndecodableImage(record.problem)
                 data, suffix, (width, height) = job.options.encoding.apply(record.image)
             except UndecodableImage as error:
-                source = source_name(pieces[number], index)
+                source = source_name(opened[number], index)
                 rejected.append({"source": source, "key": key, "reason": str(error)})
                 continue
             writer.write(key, {suffix: data, **_caption_file(record)})
             sizes[f"{width}x{height}"] += 1
             captions += record.captions
-    for piece in pieces.values():
-        piece.close()
+    for shard in opened.values():
+        shard.close()
     lengths = caption_lengths(captions, job.options.tokenizer)
     return {"entry": writer.entry(), "sizes": sizes, "lengths": lengths, "rejected": rejected}
 

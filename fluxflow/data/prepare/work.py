@@ -3,8 +3,6 @@
 The output folder knows of the run that makes it: the same command goes on, another one is refused.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import multiprocessing
@@ -50,8 +48,8 @@ class Workers:
     process itself.
 
     Args:
-        shared: What all pieces of work need; it is sent to each process once.
-        processes: How many.
+        shared: what all pieces of work need; it is sent to each process once.
+        processes: how many.
     """
 
     def __init__(self, shared: object, processes: int) -> None:
@@ -61,7 +59,7 @@ class Workers:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(processes, context, _begin, (shared,))
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -74,15 +72,15 @@ class Workers:
         """Do what is not done yet.
 
         Args:
-            work: A function of a module.
-            pieces: By name.
-            results: Folder of the results that are kept.
+            work: a function of a module.
+            pieces: by name.
+            results: folder of the results that are kept.
 
         Yields:
             Name, result and whether it was done before, in the order in which they are there.
 
         Raises:
-            DataError: If a process died.
+            DataError: if a process died.
         """
         results.mkdir(parents=True, exist_ok=True)
         waiting = {}
@@ -130,11 +128,11 @@ def claimed(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
     """Hold an output folder for one plan and this process; gives the folder of the state.
 
     Args:
-        out: A folder that is new, empty, or of the same plan.
-        plan: All that decides the output: "source", the source's fingerprint, and "options".
+        out: a folder that is new, empty, or of the same plan.
+        plan: all that decides the output: "source", the source's fingerprint, and "options".
 
     Raises:
-        DataError: If the folder holds something else, belongs to another plan, or another process is at work in it.
+        DataError: if the folder holds something else, belongs to another plan, or another process is at work in it.
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file: name a new folder.")

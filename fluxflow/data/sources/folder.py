@@ -1,7 +1,5 @@
 """A plain folder of pictures with their captions beside them or in a table."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections import Counter
@@ -29,22 +27,22 @@ FILES = "files"  # the value of `captions` that leaves tables alone
 
 
 class FolderReader:
-    """Reads records from a folder and the folders below it, links followed, as one piece.
+    """Reads records from a folder and the folders below it, links followed, as one shard.
 
     The captions of a picture are its rows in the table, or else the text file of its name.
 
     Args:
-        root: The folder.
-        caption_key: Column (or JSON key) of the caption. None: `text`, `caption` or `captions`.
-        captions: The table, with paths below the folder; "files": none, the text files alone. None: the one that lies
+        root: the folder.
+        caption_key: column (or JSON key) of the caption. None: `text`, `caption` or `captions`.
+        captions: the table, with paths below the folder; "files": none, the text files alone. None: the one that lies
             in the folder and names pictures of it, if there is one.
-        caption_lines: Whether each line of a text file is a caption of its own; else the file is one.
-        needs_captions: Whether a picture without a caption that can be used is rejected.
+        caption_lines: whether each line of a text file is a caption of its own; else the file is one.
+        needs_captions: whether a picture without a caption that can be used is rejected.
 
     Attributes:
-        rows_without_picture: Names in the table that are no picture's.
-        other_files: Files that are neither pictures nor captions, by suffix.
-        caption_files: Pictures whose captions lie in the table and in text files, by its name and ".txt".
+        rows_without_picture: names in the table that are no picture's.
+        other_files: files that are neither pictures nor captions, by suffix.
+        caption_files: pictures whose captions lie in the table and in text files, by its name and ".txt".
     """
 
     def __init__(
@@ -129,16 +127,16 @@ class FolderReader:
             reason = f": write {WAYS}."
         raise DataError(f"{self.root} holds {len(self._files)} pictures and no caption for any of them{reason}")
 
-    def pieces(self) -> int:
-        """The folder is one piece."""
+    def shard_count(self) -> int:
+        """The folder is one shard."""
         return 1
 
-    def piece(self, number: int) -> FolderPiece:
+    def open_shard(self, number: int) -> "FolderShard":
         """All of it."""
         if number != 0:
             raise IndexError(number)
         table = {} if self._table is None else self._table.captions
-        return FolderPiece(
+        return FolderShard(
             self.root, self._keys, self._files, self._texts, table, self.caption_lines, self.needs_captions
         )
 
@@ -165,16 +163,16 @@ class FolderReader:
             return None
 
 
-class FolderPiece:
+class FolderShard:
     """The pictures of a folder, each read when it is asked for.
 
     Args:
-        root: The folder.
-        keys: Of the pictures.
-        files: Their paths below the root.
-        texts: The paths of their text files, of those that have one.
-        table: Captions by path.
-        caption_lines, needs_captions: As of the reader.
+        root: the folder.
+        keys: of the pictures.
+        files: their paths below the root.
+        texts: the paths of their text files, of those that have one.
+        table: captions by path.
+        caption_lines, needs_captions: as of the reader.
     """
 
     def __init__(
@@ -200,8 +198,8 @@ class FolderPiece:
         """Read one picture and its captions.
 
         Args:
-            index: Of `keys`.
-            first: Bytes of the picture that are wanted, which may be just its header; -1 for all.
+            index: of `keys`.
+            first: bytes of the picture that are wanted, which may be just its header; -1 for all.
         """
         key, name = self.keys[index], self.files[index]
         if name.endswith("/"):

@@ -5,8 +5,6 @@ member may claim to end before it begins, or to be described by a name of gigaby
 header, no more than `MAX_DESCRIPTION` bytes of a description are read, and nothing of a member's content.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import tarfile
@@ -31,12 +29,12 @@ class Member:
     """What one header says.
 
     Args:
-        name: Path in the tar, as it is written there; bytes that are no UTF-8 are surrogates.
-        type: One of tarfile's.
-        offset: Where its content begins, in bytes.
-        size: Of its content in bytes, which may be more than there is, or negative.
-        link: What it is a link to.
-        sparse: Whether the content lacks the holes of a file.
+        name: path in the tar, as it is written there; bytes that are no UTF-8 are surrogates.
+        type: one of tarfile's.
+        offset: where its content begins, in bytes.
+        size: of its content in bytes, which may be more than there is, or negative.
+        link: what it is a link to.
+        sparse: whether the content lacks the holes of a file.
     """
 
     name: str
@@ -51,11 +49,11 @@ def members(descriptor: int, length: int) -> Iterator[Member]:
     """The members of an uncompressed tar, in stored order.
 
     Args:
-        descriptor: Of the open file.
-        length: Of the file in bytes.
+        descriptor: of the open file.
+        length: of the file in bytes.
 
     Raises:
-        Damaged: Where it ends without its mark, or holds no header where one is due.
+        Damaged: where it ends without its mark, or holds no header where one is due.
     """
     at, described = 0, {}
     while (header := _header(descriptor, at)) is not None:

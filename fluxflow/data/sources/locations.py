@@ -1,7 +1,5 @@
 """Where shards lie: local paths, http(s) URLs and what fsspec reaches; the index that prepare writes beside them."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re
@@ -29,14 +27,14 @@ PAUSES = (1, 5, 25)  # seconds before another try of what a server did not give
 
 
 @dataclass(frozen=True)
-class Shard:
+class ShardFile:
     """One tar.
 
     Args:
-        location: Its path or URL.
-        bytes: Its size, where an index tells.
-        samples: Its samples, where an index tells.
-        sha256: Its hash, where an index tells.
+        location: its path or URL.
+        bytes: its size, where an index tells.
+        samples: its samples, where an index tells.
+        sha256: its hash, where an index tells.
     """
 
     location: str
@@ -45,11 +43,11 @@ class Shard:
     sha256: str | None = None
 
 
-def expand(urls: str | list[str]) -> list[Shard]:
+def expand(urls: str | list[str]) -> list[ShardFile]:
     """Tars named by paths, URLs, {braces}, folders of tars, or a list of these.
 
     Raises:
-        DataError: If one is missing or of another kind, or disagrees with the index beside it.
+        DataError: if one is missing or of another kind, or disagrees with the index beside it.
     """
     names = [urls] if isinstance(urls, str) else urls
     found = list(itertools.chain.from_iterable(_find(name) for name in itertools.chain(*map(_braces, names))))
@@ -63,11 +61,11 @@ def is_remote(location: str) -> bool:
     return SCHEME.match(location) is not None
 
 
-def open_shard(shard: Shard) -> IO[bytes]:
+def open_file(shard: ShardFile) -> IO[bytes]:
     """Open a tar. A remote one is fetched whole into a temporary file that goes when it is closed.
 
     Raises:
-        DataError: If it cannot be reached, or is not of the size that its index says.
+        DataError: if it cannot be reached, or is not of the size that its index says.
     """
     try:
         file = _fetch(shard.location) if is_remote(shard.location) else open(shard.location, "rb")  # noqa: PTH123, SIM115
@@ -111,13 +109,13 @@ def _names_at_most(text: str) -> int:
     return count
 
 
-def _find(name: str) -> list[Shard]:
+def _find(name: str) -> list[ShardFile]:
     scheme = SCHEME.match(name)
     if scheme is not None:
         if not HTTP.match(name) and (scheme[1] not in EXTRAS or not name.startswith(f"{scheme[1]}://")):
             schemes = ", ".join(f"{known}://" for known in EXTRAS)
             raise DataError(f"{name} cannot be read: shards are local paths, or http://, https://, {schemes} URLs.")
-        return [Shard(name)] if name.endswith(".tar") else _remote_folder(name.rstrip("/"))
+        return [ShardFile(name)] if name.endswith(".tar") else _remote_folder(name.rstrip("/"))
     path = Path(name).expanduser()
     if path.is_dir():
         return _folder(path)
@@ -125,10 +123,10 @@ def _find(name: str) -> list[Shard]:
         held = inventory(path.parent.iterdir()) if path.parent.is_dir() else "nothing, it does not exist"
         raise DataError(f"There is no shard {path}; {path.parent} holds {held}.")
     known = {Path(shard.location).name: shard for shard in _indexed(path.parent)}
-    return [known.get(path.name, Shard(str(path)))]
+    return [known.get(path.name, ShardFile(str(path)))]
 
 
-def _folder(folder: Path) -> list[Shard]:
+def _folder(folder: Path) -> list[ShardFile]:
     tars, indexed = sorted(folder.glob("*.tar")), _indexed(folder)
     if not tars:
         held = inventory(folder.iterdir())
@@ -136,7 +134,7 @@ def _folder(folder: Path) -> list[Shard]:
     if odd := [tar for tar in tars if not tar.is_file()]:  # a pipe would be waited for
         raise DataError(f"{odd[0]} is no regular file, or a link that leads nowhere: remove it.")
     if not indexed:
-        return [Shard(str(tar)) for tar in tars]
+        return [ShardFile(str(tar)) for tar in tars]
     different = sorted({tar.name for tar in tars} ^ {Path(shard.location).name for shard in indexed})
     if different:
         raise DataError(f"{folder / INDEX} disagrees with its folder about {different[0]} ({len(different)} in all): "
@@ -144,12 +142,12 @@ def _folder(folder: Path) -> list[Shard]:
     return indexed
 
 
-def _indexed(folder: Path) -> list[Shard]:
+def _indexed(folder: Path) -> list[ShardFile]:
     path = folder / INDEX
     return _parse(path.read_bytes(), str(folder), str(path)) if path.is_file() else []
 
 
-def _remote_folder(url: str) -> list[Shard]:
+def _remote_folder(url: str) -> list[ShardFile]:
     """The tars of a remote folder: those that its index names, or else those that a file system lists."""
     try:
         with _fetch(f"{url}/{INDEX}") as file:
@@ -163,16 +161,16 @@ def _remote_folder(url: str) -> list[Shard]:
     tars = sorted(f"{scheme}://{tar}" for tar in files.glob(f"{path}/*.tar"))
     if not tars:
         raise DataError(f"No *.tar in {url}.")
-    return [Shard(tar) for tar in tars]
+    return [ShardFile(tar) for tar in tars]
 
 
-def _parse(text: bytes, folder: str, path: str) -> list[Shard]:
+def _parse(text: bytes, folder: str, path: str) -> list[ShardFile]:
     try:
         rows = json.loads(text)["shards"]
         for row in rows:
             if not isinstance(row["name"], str) or "/" in row["name"]:
                 raise ValueError(f"{row['name']!r} is no name of a file beside it")
-        return [Shard(f"{folder}/{row['name']}", row["bytes"], row["samples"], row["sha256"]) for row in rows]
+        return [ShardFile(f"{folder}/{row['name']}", row["bytes"], row["samples"], row["sha256"]) for row in rows]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is no index of shards ({type(error).__name__}: {error}): remove it.") from None
 

@@ -3,8 +3,6 @@
 Links are followed. Reading a file may neither block nor go on without end.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import unicodedata
@@ -23,12 +21,12 @@ class Listing:
     """The files of a folder and of the folders below it, by their paths below it; the hidden ones are left out.
 
     Args:
-        files: Those that can be read, by what the file system says.
-        faults: Links that lead nowhere, pipes and devices, and, with a slash at the end, folders that cannot be read.
-        root: The folder.
+        files: those that can be read, by what the file system says.
+        faults: links that lead nowhere, pipes and devices, and, with a slash at the end, folders that cannot be read.
+        root: the folder.
 
     Raises:
-        DataError: If the folder itself cannot be read.
+        DataError: if the folder itself cannot be read.
     """
 
     root: Path
@@ -78,12 +76,12 @@ def read_regular(path: Path, most: int, first: int = -1) -> bytes:
     """The content of a file.
 
     Args:
-        path: Of the file.
-        most: Bytes that are borne.
-        first: Bytes that are wanted, from the beginning on; -1 for all.
+        path: of the file.
+        most: bytes that are borne.
+        first: bytes that are wanted, from the beginning on; -1 for all.
 
     Raises:
-        Unusable: If it cannot be read, is no regular file, or is larger.
+        Unusable: if it cannot be read, is no regular file, or is larger.
     """
     try:
         status = path.stat()
@@ -101,8 +99,8 @@ class Names:
     """Finds pictures by names of other spellings than those of their files.
 
     Args:
-        root: The folder.
-        files: Paths of its pictures below it.
+        root: the folder.
+        files: paths of its pictures below it.
     """
 
     def __init__(self, root: Path, files: Sequence[str]) -> None:
@@ -153,10 +151,10 @@ class Table:
     """The captions of a table, by the pictures they are of.
 
     Args:
-        path: Of the table.
-        captions: By the path of each picture, in the order of its rows.
-        unmatched: Names that are no picture's, in the order of the rows.
-        complaint: About these, in a sentence; empty if there are none.
+        path: of the table.
+        captions: by the path of each picture, in the order of its rows.
+        unmatched: names that are no picture's, in the order of the rows.
+        complaint: about these, in a sentence; empty if there are none.
     """
 
     path: Path
@@ -189,16 +187,16 @@ def find_table(
     """The one table of a folder that gives captions to its pictures, if there is one.
 
     Args:
-        root: The folder.
-        names: Names of the files in it.
-        caption_key: Column of the captions, see `read_table`.
-        pictures: Those of the folder.
+        root: the folder.
+        names: names of the files in it.
+        caption_key: column of the captions, see `read_table`.
+        pictures: those of the folder.
 
     Returns:
         The table, and why the other files that might have been one are none.
 
     Raises:
-        DataError: For several tables, and for a broken one.
+        DataError: for several tables, and for a broken one.
     """
     passed: list[DataError] = []
     fitting: list[Table] = []

@@ -1,14 +1,13 @@
-"""What the readers of shards and of folders share: a record, the pieces it lies in, its place among the consumers.
+"""What all readers share: a record, the shard it lies in, its split, and the worker that takes it.
 
 Conventions, stated here once:
 
 - A *record* is one captioned picture as it is stored: encoded bytes, not yet decoded.
-- A *piece* is what is opened at once: a shard, or a whole folder. A record is named by its piece and its index in it.
-- A *pass* shows every record once. The endless training stream is pass after pass; order.py says in which order.
-- The *held-out part* is decided by a hash of the key alone, so a folder and the shards made from it agree on it.
+- A *shard* is what is opened at once: a tar, a file of a cache, or a whole folder. A record is named by its shard and
+  its index in it.
+- An *epoch* shows every record once. The endless training stream is epoch after epoch; order.py says in which order.
+- The *held-out split* is decided by a hash of the key alone, so a folder and the shards made from it agree on it.
 """
-
-from __future__ import annotations
 
 import hashlib
 import re
@@ -34,10 +33,10 @@ class Record:
     """One stored sample.
 
     Args:
-        key: Name of the sample, unique in its piece.
-        image: Encoded picture; empty when `problem` is set.
-        captions: Its captions; none where the reader needs none, or where `problem` is set.
-        problem: Why the sample cannot be used, in a few words; empty when it can.
+        key: name of the sample, unique in its shard.
+        image: encoded picture; empty when `problem` is set.
+        captions: its captions; none where the reader needs none, or where `problem` is set.
+        problem: why the sample cannot be used, in a few words; empty when it can.
     """
 
     key: str
@@ -47,8 +46,8 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Place:
-    """The place of one consumer (a loader worker of a rank) among all that share a pass."""
+class WorkerShard:
+    """The share of one loader worker of a rank in an epoch."""
 
     rank: int = 0
     ranks: int = 1
@@ -64,16 +63,16 @@ class Place:
         return self.ranks * self.workers
 
 
-ALONE = Place()
+ALONE = WorkerShard()
 
 
 @dataclass(frozen=True)
-class Part:
-    """The part of a source that a stream shows; by default all of it.
+class Split:
+    """The training or the held-out split of a source; by default all of it.
 
     Args:
-        fraction: Share of the source that is held out, in [0, 1).
-        held_out: True for the held-out part, False for the rest.
+        fraction: share of the source that is held out, in [0, 1).
+        held_out: True for the held-out split, False for the rest.
     """
 
     fraction: float = 0.0
@@ -86,8 +85,8 @@ class Part:
         return (int.from_bytes(digest, "big") < self.fraction * 2**64) == self.held_out
 
 
-class Piece(Protocol):
-    """What is opened at once: a shard, or a whole folder."""
+class Shard(Protocol):
+    """What is opened at once: a tar, a file of a cache, or a whole folder."""
 
     @property
     def name(self) -> str:
@@ -113,12 +112,12 @@ class Reader(Protocol):
     def open(self) -> None:
         """Find the data. Raises DataError, naming what was looked for and what was there."""
 
-    def pieces(self) -> int:
-        """Number of pieces."""
+    def shard_count(self) -> int:
+        """Number of shards."""
         ...
 
-    def piece(self, number: int) -> Piece:
-        """Open a piece. Raises DataError, naming it, if nothing of it can be read."""
+    def open_shard(self, number: int) -> Shard:
+        """Open a shard. Raises DataError, naming it, if nothing of it can be read."""
         ...
 
     def fingerprint(self) -> str:
@@ -126,12 +125,12 @@ class Reader(Protocol):
         ...
 
 
-def ordered(reader: Reader, part: Part = Part()) -> Iterator[Record]:
-    """Every record of a part once, in stored order."""
-    for number in range(reader.pieces()):
-        piece = reader.piece(number)
-        yield from (piece.load(index) for index, key in enumerate(piece.keys) if key in part)
-        piece.close()
+def ordered(reader: Reader, split: Split = Split()) -> Iterator[Record]:
+    """Every record of a split once, in stored order."""
+    for number in range(reader.shard_count()):
+        shard = reader.open_shard(number)
+        yield from (shard.load(index) for index, key in enumerate(shard.keys) if key in split)
+        shard.close()
 
 
 def sample_key(stem: str) -> str:

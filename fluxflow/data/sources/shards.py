@@ -1,13 +1,11 @@
 """WebDataset shards: tars of pictures with their captions."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from fluxflow.data.sources.locations import INDEX, Shard, expand, is_remote, open_shard
+from fluxflow.data.sources.locations import INDEX, ShardFile, expand, is_remote, open_file
 from fluxflow.data.sources.records import IMAGE_SUFFIXES, MAX_CAPTION, MAX_PICTURE, Record, Unusable
 from fluxflow.data.sources.tables import usable
 from fluxflow.data.sources.tars import Tar
@@ -17,30 +15,30 @@ SUFFIXES = {*IMAGE_SUFFIXES, "txt", "json"}
 LOOK = 100  # samples of the first shard that are looked at before the work starts
 
 
-def demo_shards(part: str) -> ShardReader:
+def demo_shards(split: str) -> "ShardReader":
     """The photographs of garments that come with FluxFlow.
 
     Args:
-        part: "train" or "val".
+        split: "train" or "val".
     """
-    return ShardReader(str(Path(__file__).parents[1] / "demo" / part))
+    return ShardReader(str(Path(__file__).parents[1] / "demo" / split))
 
 
 class ShardReader:
     """Reads records from WebDataset shards.
 
     Args:
-        urls: Paths or URLs of tars; braces, folders and lists are expanded.
-        caption_key: Key of the sample's .json that holds its caption or captions. None: the .txt, or else the .json's
+        urls: paths or URLs of tars; braces, folders and lists are expanded.
+        caption_key: key of the sample's .json that holds its caption or captions. None: the .txt, or else the .json's
             `captions` or `caption`.
-        needs_captions: Whether a sample without a caption that can be used is rejected.
+        needs_captions: whether a sample without a caption that can be used is rejected.
     """
 
     def __init__(self, urls: str | list[str], caption_key: str | None = None, needs_captions: bool = True) -> None:
         self.urls = urls
         self.caption_key = caption_key
         self.needs_captions = needs_captions
-        self.shards: list[Shard] = []
+        self.shards: list[ShardFile] = []
 
     def __str__(self) -> str:
         return f"shards {self.urls}"
@@ -50,8 +48,8 @@ class ShardReader:
         self.shards = expand(self.urls)
         for shard in self.shards:
             if shard.bytes is not None and not is_remote(shard.location):
-                open_shard(shard).close()  # its size must be that of the index
-        first = self.piece(0)
+                open_file(shard).close()  # its size must be that of the index
+        first = self.open_shard(0)
         problems = {first.load(index).problem for index in range(min(LOOK, len(first.keys)))}
         first.close()
         if not problems:
@@ -62,17 +60,17 @@ class ShardReader:
             raise DataError(f"The first {min(LOOK, len(first.keys))} samples of {self.shards[0].location} cannot be "
                             f"used: {'; '.join(sorted(problems))} (captions come from {wanted}).")  # fmt: skip
 
-    def pieces(self) -> int:
+    def shard_count(self) -> int:
         return len(self.shards)
 
-    def piece(self, number: int) -> ShardPiece:
+    def open_shard(self, number: int) -> "TarShard":
         shard = self.shards[number]
-        tar = Tar(open_shard(shard), shard.location, SUFFIXES.__contains__)
+        tar = Tar(open_file(shard), shard.location, SUFFIXES.__contains__)
         if shard.samples is not None and tar.samples != shard.samples:
             tar.close()
             raise DataError(f"Shard {shard.location} holds {tar.samples} samples where its {INDEX} says "
                             f"{shard.samples}: make it again, or remove the {INDEX}.")  # fmt: skip
-        return ShardPiece(tar, self.caption_key, self.needs_captions)
+        return TarShard(tar, self.caption_key, self.needs_captions)
 
     def fingerprint(self) -> str:
         """Of the names of the tars, and of their hashes from an index or else their sizes; a URL has its name alone."""
@@ -83,12 +81,12 @@ class ShardReader:
         return digest.hexdigest()
 
 
-class ShardPiece:
+class TarShard:
     """One open shard.
 
     Args:
-        tar: Its tar.
-        caption_key, needs_captions: As of the reader.
+        tar: its tar.
+        caption_key, needs_captions: as of the reader.
     """
 
     def __init__(self, tar: Tar, caption_key: str | None, needs_captions: bool) -> None:

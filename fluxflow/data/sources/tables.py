@@ -5,8 +5,6 @@ or (jsonl, parquet) a list, and a picture may have several rows. Text that is no
 it spoils its own sample and not the table.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +28,7 @@ def usable(captions: Iterable[object]) -> tuple[tuple[str, ...], str]:
     """The captions that can be used, stripped, and the reason why none can, or "".
 
     Args:
-        captions: Of one picture; None stands for one that is not there.
+        captions: of one picture; None stands for one that is not there.
     """
     given = [caption for caption in captions if caption is not None]
     if not all(isinstance(caption, str) for caption in given):
@@ -46,9 +44,9 @@ def candidates(root: Path, names: Iterable[str], pictures: Iterable[str]) -> lis
     """The files of a folder that may be tables of captions, by their names, or for .json by what is in them.
 
     Args:
-        root: The folder.
-        names: Names of the files in it.
-        pictures: Paths of its pictures; a .json beside one is no table.
+        root: the folder.
+        names: names of the files in it.
+        pictures: paths of its pictures; a .json beside one is no table.
     """
     stems = {Path(path).stem for path in pictures if "/" not in path}
     tables = [name for name in names if name == "metadata.jsonl" or Path(name).suffix.lower() in TABLES]
@@ -60,12 +58,12 @@ def read_table(table: Path, caption_key: str | None) -> dict[str, tuple[object, 
     """Captions by path, as they stand there.
 
     Args:
-        table: A .jsonl, .csv, .tsv, .parquet or COCO .json file.
-        caption_key: Column (or JSON key) of the caption; None: one of `CAPTION_COLUMNS`.
+        table: a .jsonl, .csv, .tsv, .parquet or COCO .json file.
+        caption_key: column (or JSON key) of the caption; None: one of `CAPTION_COLUMNS`.
 
     Raises:
-        NoCaptionTable: For a file whose first row cannot be read or lacks the columns.
-        DataError: For a file of another kind, or broken rows further on.
+        NoCaptionTable: for a file whose first row cannot be read or lacks the columns.
+        DataError: for a file of another kind, or broken rows further on.
     """
     reader = READERS.get(table.suffix.lower())
     if reader is None:

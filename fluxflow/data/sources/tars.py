@@ -5,8 +5,6 @@ need not follow one another, as webdataset wants it, unless a name comes several
 follow one another is a sample.
 """
 
-from __future__ import annotations
-
 import os
 import posixpath
 import tarfile
@@ -35,19 +33,19 @@ class Tar:
     Of a tar that is cut off or damaged it shows what can be read, and one sample more, whose problem is `REST`.
 
     Args:
-        file: The tar, seekable and with a file descriptor.
-        name: What messages call it.
-        wanted: Whether members of a suffix (in lower case) are of use; others are passed over.
+        file: the tar, seekable and with a file descriptor.
+        name: what messages call it.
+        wanted: whether members of a suffix (in lower case) are of use; others are passed over.
 
     Attributes:
-        keys: The names of the samples in the order of their first files, made unique.
-        problems: What is wrong with a sample, by its index.
-        samples: How many of them come from files: all but the damaged rest.
-        scattered: How many had files that did not follow one another.
-        passed_over: Members that are of no use, by suffix.
+        keys: the names of the samples in the order of their first files, made unique.
+        problems: what is wrong with a sample, by its index.
+        samples: how many of them come from files: all but the damaged rest.
+        scattered: how many had files that did not follow one another.
+        passed_over: members that are of no use, by suffix.
 
     Raises:
-        DataError: If nothing can be read.
+        DataError: if nothing can be read.
     """
 
     def __init__(self, file: IO[bytes], name: str, wanted: Callable[[str], bool]) -> None:
@@ -89,12 +87,12 @@ class Tar:
         """The content of a file of a sample.
 
         Args:
-            index: Of the sample.
-            suffix: Of the file.
-            most: Bytes that are borne.
+            index: of the sample.
+            suffix: of the file.
+            most: bytes that are borne.
 
         Raises:
-            Unusable: If it cannot be read, or is larger.
+            Unusable: if it cannot be read, or is larger.
         """
         file = self._files[index][suffix]
         if isinstance(file, str):

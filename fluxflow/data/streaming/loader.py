@@ -6,8 +6,6 @@ needs batches until then, so signals never reach its workers. They end with the 
 The functions at the end say how a stream goes on from a checkpoint, there as here or with something changed.
 """
 
-from __future__ import annotations
-
 import atexit
 import gc
 import os
@@ -22,7 +20,7 @@ from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from fluxflow.data.streaming.rejections import Tally
+from fluxflow.data.streaming.rejections import SampleCounts
 from fluxflow.data.streaming.streams import Item, TrainStream
 from fluxflow.errors import DataError
 from fluxflow.signals import end_with_parent, held
@@ -35,18 +33,21 @@ class Loader:
     """The batches of a stream, in an order that depends on the stream and the number of workers alone.
 
     Each training batch holds, as "state", where the loader stands after it:
-    {"turn": the worker that yields the next one, "workers": a state each, see TrainStream, "tally": counts}.
+    {"turn": the worker that yields the next one, "workers": a state each, see TrainStream, "tally": the sample counts}.
+    Checkpoints hold it, so its names stay.
 
     Args:
-        stream: What is loaded. A training stream starts from its own states.
-        num_workers: Processes; 0 loads in this one.
-        tally: Counts samples when their batch arrives here, and stops the run for too many bad ones.
-        persistent: Whether the workers stay between two iterations.
+        stream: what is loaded. A training stream starts from its own states.
+        num_workers: processes; 0 loads in this one.
+        counts: count samples when their batch arrives here, and stop the run for too many bad ones.
+        persistent: whether the workers stay between two iterations.
     """
 
-    def __init__(self, stream: IterableDataset[Item], num_workers: int, tally: Tally, persistent: bool = False) -> None:
+    def __init__(
+        self, stream: IterableDataset[Item], num_workers: int, counts: SampleCounts, persistent: bool = False
+    ) -> None:
         self.stream = stream
-        self.tally = tally
+        self.counts = counts
         self._items = DataLoader(
             stream,
             batch_size=None,  # streams make their own batches
@@ -72,21 +73,21 @@ class Loader:
                 self.close()
 
     def _batches(self) -> Iterator[dict[str, Any]]:
-        state = loader_state(self.stream, self.tally) if isinstance(self.stream, TrainStream) else None
+        state = loader_state(self.stream, self.counts) if isinstance(self.stream, TrainStream) else None
         with held():
             self._running = iter(self._items)
         empty = True
         for item in self._running:
-            self.tally.add(item.seen, item.rejected)
+            self.counts.add(item.seen, item.rejected)
             if state is not None:
                 turn, workers = state["turn"], list(state["workers"])
                 workers[turn] = item.state
-                state = {"turn": (turn + 1) % len(workers), "workers": workers, "tally": self.tally.state()}
+                state = {"turn": (turn + 1) % len(workers), "workers": workers, "tally": self.counts.state()}
             if item.batch is not None:
                 empty = False
                 yield item.batch if state is None else item.batch | {"state": state}
-        if empty and self.tally.bad:
-            raise DataError(f"{self.tally.report()}; none is left to validate on.")
+        if empty and self.counts.bad:
+            raise DataError(f"{self.counts.report()}; none is left to validate on.")
 
     def close(self) -> None:
         """End the workers, within `GRACE` seconds whatever they are at."""
@@ -112,10 +113,10 @@ def end_workers() -> None:
         loader.close()
 
 
-def loader_state(stream: TrainStream, tally: Tally) -> dict[str, Any]:
+def loader_state(stream: TrainStream, counts: SampleCounts) -> dict[str, Any]:
     """Where a loader of a stream stands before its first batch."""
-    states = stream.states or [{} for _ in range(stream.place.workers)]
-    return {"turn": stream.turn, "workers": states, "tally": tally.state()}
+    states = stream.states or [{} for _ in range(stream.worker_shard.workers)]
+    return {"turn": stream.turn, "workers": states, "tally": counts.state()}
 
 
 def as_it_is(item: Any) -> Any:
@@ -141,7 +142,8 @@ def begin_worker(worker: int) -> None:
         sys.modules["cv2"].setNumThreads(0)
 
 
-RESHAPING = ("ranks", "workers", "block_pieces", "val_fraction")  # what a cursor's integers depend on
+# What the integers of a cursor's state depend on; "block_pieces" is the name in checkpoints of shuffle_shards.
+RESHAPING = ("ranks", "workers", "block_pieces", "val_fraction")
 
 
 def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
@@ -158,12 +160,12 @@ def loader_states(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> list
     """The state of each rank's loader, from that of a checkpoint.
 
     With the same ranks, workers and blocks, every worker goes on where it was. With others, all of them go on at the
-    mean progress of the pass, which leaves out and repeats a few samples, and samples that wait for a batch are
-    dealt out anew. A source that is no longer the same begins a new pass.
+    mean progress of the epoch, which leaves out and repeats a few samples, and samples that wait for a batch are
+    dealt out anew. A source that is no longer the same begins a new epoch.
 
     Args:
         saved: {"settings", "sources": fingerprints, "ranks": a loader's state each}, see loader.Loader.
-        settings: Those of this run, with "sources".
+        settings: those of this run, with "sources".
     """
     ranks: list[dict[str, Any]] = list(saved["ranks"])
     if any(saved["settings"].get(name) != settings["settings"][name] for name in RESHAPING):
@@ -174,19 +176,19 @@ def loader_states(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> list
 
 def _reshaped(saved: Sequence[dict[str, Any]], ranks: int, workers: int) -> list[dict[str, Any]]:
     old = [state for rank in saved for state in rank["workers"]]
-    states, places = [state for state in old if state], ranks * workers  # those that have yielded nothing are empty
+    states, count = [state for state in old if state], ranks * workers  # those that have yielded nothing are empty
     progress = {name: sum(state["cursors"][name]["progress"] for state in states) / len(old)
                 for state in states for name in state["cursors"]}  # fmt: skip
     pending = [reference for state in states for reference in state["pending"]]
-    draws = sum(state["draws"] for state in states) // places
+    draws = sum(state["draws"] for state in states) // count
     new = [{"draws": draws, "cursors": {name: {"progress": x} for name, x in progress.items()},
-            "pending": pending[place::places]} for place in range(places)]  # fmt: skip
+            "pending": pending[index::count]} for index in range(count)]  # fmt: skip
     tally = {name: sum(rank["tally"][name] for rank in saved) // ranks for name in ("seen", "bad")}
     return [{"turn": 0, "workers": new[rank * workers : (rank + 1) * workers], "tally": tally} for rank in range(ranks)]
 
 
 def _without(state: dict[str, Any], changed: Sequence[str]) -> dict[str, Any]:
-    """A worker's state whose changed sources begin a new pass."""
+    """A worker's state whose changed sources begin a new epoch."""
     if not state or not changed:
         return state
     cursors = {name: {"progress": float(int(cursor["progress"]) + 1)} if name in changed else cursor

@@ -1,7 +1,5 @@
 """Samples that cannot be used are skipped, counted and written down, never silently, and not without end."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import logging
@@ -25,9 +23,9 @@ class Rejected:
     """One sample that cannot be used.
 
     Args:
-        source: The shard or folder that holds it.
-        key: Its name there.
-        reason: What is wrong with it, in a few words.
+        source: the shard or folder that holds it.
+        key: its name there.
+        reason: what is wrong with it, in a few words.
     """
 
     source: str
@@ -36,10 +34,10 @@ class Rejected:
 
 
 class RejectedFile:
-    """`rejected.jsonl`: each rejected sample once, however many passes, ranks and resumed runs meet it.
+    """`rejected.jsonl`: each rejected sample once, however many epochs, ranks and resumed runs meet it.
 
     Args:
-        path: The file; it comes into being with the first sample.
+        path: the file; it comes into being with the first sample.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -83,20 +81,20 @@ class RejectedFile:
         self._read += whole
 
 
-class Tally:
+class SampleCounts:
     """Counts used and rejected samples.
 
     The first sample of each reason is named in a warning.
 
     Args:
-        limit: Highest share of rejected samples that is borne, in [0, 1].
-        file: Where rejected samples are written; None: nowhere.
+        limit: highest share of rejected samples that is borne, in [0, 1].
+        file: where rejected samples are written; None: nowhere.
     """
 
     def __init__(self, limit: float = 0.01, file: RejectedFile | None = None) -> None:
         self.limit = limit
         self.file = file
-        self.seen = self.bad = 0  # samples read, over all passes; a bad one counts in each of them
+        self.seen = self.bad = 0  # samples read, over all epochs; a bad one counts in each of them
         self._reasons: dict[tuple[str, str], str] = {}
         self._first: dict[str, str] = {}
 
@@ -104,7 +102,7 @@ class Tally:
         """Count samples that were read, and those of them that were rejected.
 
         Raises:
-            DataError: Once more than `limit` of the samples are bad.
+            DataError: once more than `limit` of the samples are bad.
         """
         self.seen += seen
         self.bad += len(rejected)

@@ -5,8 +5,6 @@ tensors in the image's place; a batch holds examples of one size, stacked. A str
 yields items: batches with what the main process must know about them.
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,13 +15,13 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from fluxflow.data.images.decode import UndecodableImage
-from fluxflow.data.sources.records import ALONE, Part, Place, Reader, Record
-from fluxflow.data.streaming.order import Order, Walk
+from fluxflow.data.sources.records import ALONE, Reader, Record, Split, WorkerShard
+from fluxflow.data.streaming.order import Cursor, Order
 from fluxflow.data.streaming.rejections import PATIENCE, Rejected
 from fluxflow.errors import DataError
 
 Example = Mapping[str, Any]
-Reference = tuple[str, int, int, int]  # source, pass, piece, index
+Reference = tuple[str, int, int, int]  # source, epoch, shard, index
 WEYL = 0x9E3779B97F4A7C15  # 2⁶⁴ divided by the golden ratio: its multiples cover a circle evenly
 
 
@@ -38,7 +36,7 @@ class Transform(Protocol):
         """The example, all draws from `rng`. Raises UndecodableImage."""
         ...
 
-    def for_validation(self) -> Transform:
+    def for_validation(self) -> "Transform":
         """The transform of which the examples depend on no draw."""
         ...
 
@@ -48,8 +46,8 @@ class Source:
     """One of the sets that a training stream mixes.
 
     Args:
-        reader: The set.
-        weight: Its share of the samples, relative to the others'.
+        reader: the set.
+        weight: its share of the samples, relative to the others'.
     """
 
     reader: Reader
@@ -61,10 +59,10 @@ class Item:
     """What a stream yields.
 
     Args:
-        batch: A batch, or None where there is only to be told of rejected samples.
-        state: Where the stream stands after it, in plain containers; see TrainStream.
-        seen: Samples read since the last item.
-        rejected: Those of them that cannot be used.
+        batch: a batch, or None where there is only to be told of rejected samples.
+        state: where the stream stands after it, in plain containers; see TrainStream.
+        seen: samples read since the last item.
+        rejected: those of them that cannot be used.
     """
 
     batch: dict[str, Any] | None
@@ -72,7 +70,7 @@ class Item:
     seen: int = 0
     rejected: list[Rejected] = field(default_factory=list)
 
-    def pin_memory(self) -> Item:
+    def pin_memory(self) -> "Item":
         """Called by a loader for a GPU."""
         if self.batch is not None:
             self.batch = {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in self.batch.items()}
@@ -100,7 +98,7 @@ def make_example(record: Record, transform: Transform, identity: str) -> tuple[t
     The draws of its crop and flip depend on `identity` and its key, not on who decodes it.
 
     Raises:
-        UndecodableImage: If it cannot be used; the message is the reason.
+        UndecodableImage: if it cannot be used; the message is the reason.
     """
     if record.problem:
         raise UndecodableImage(record.problem)
@@ -110,71 +108,71 @@ def make_example(record: Record, transform: Transform, identity: str) -> tuple[t
 
 @dataclass(eq=False)
 class TrainStream(IterableDataset):
-    """Batches of one size, pass after pass over one part of the sources, without end.
+    """Batches of one size, epoch after epoch over one split of the sources, without end.
 
-    Each worker of each rank shows its own share, and all together show every sample once a pass. Samples whose size is
-    rare wait, over passes if need be, until they fill a batch. What a worker yields is a function of its place and of
-    its state alone:
+    Each worker of each rank shows its own share, and all together show every sample once an epoch. Samples whose size
+    is rare wait, over epochs if need be, until they fill a batch. What a worker yields is a function of its share and
+    of its state alone:
 
-        {"draws": samples drawn, "cursors": {source: see order.Walk}, "pending": references of the samples that wait}
+        {"draws": samples drawn, "cursors": {source: see order.Cursor}, "pending": references of the samples that wait}
 
     Args:
-        sources: What is mixed, by name.
-        part: Which part of it.
-        transform: From record to example.
-        batch_size: Samples a batch.
-        seed: Seed of order, mixture, crops and flips.
-        block_pieces: Shards whose samples are shuffled together.
-        place: Rank of this process, and the number of its workers.
-        states: A state for each worker of this rank; None: the beginning.
-        turn: The worker that yields the first batch.
+        sources: what is mixed, by name.
+        split: which split of it.
+        transform: from record to example.
+        batch_size: samples a batch.
+        seed: seed of order, mixture, crops and flips.
+        shuffle_shards: shards whose samples are shuffled together.
+        worker_shard: rank of this process, and the number of its workers.
+        states: a state for each worker of this rank; None: the beginning.
+        turn: the worker that yields the first batch.
     """
 
     sources: dict[str, Source]
-    part: Part
+    split: Split
     transform: Transform
     batch_size: int
     seed: int
-    block_pieces: int = 4
-    place: Place = ALONE
+    shuffle_shards: int = 4
+    worker_shard: WorkerShard = ALONE
     states: list[dict[str, Any]] | None = None
     turn: int = 0
 
     def __iter__(self) -> Iterator[Item]:
         info = get_worker_info()  # a loader asks its workers in turn, from its first on
         worker = 0 if info is None else (info.id + self.turn) % info.num_workers
-        place = replace(self.place, worker=worker)
-        return _Drawing(self, place, self.states[worker] if self.states else {}).items()
+        worker_shard = replace(self.worker_shard, worker=worker)
+        return _TrainBatches(self, worker_shard, self.states[worker] if self.states else {}).items()
 
 
-class _Drawing:
-    """A TrainStream at work in one place."""
+class _TrainBatches:
+    """A TrainStream at work in one worker."""
 
-    def __init__(self, stream: TrainStream, place: Place, state: dict[str, Any]) -> None:
+    def __init__(self, stream: TrainStream, worker_shard: WorkerShard, state: dict[str, Any]) -> None:
         self.stream = stream
         self.draws: int = state.get("draws", 0)
-        cursors = state.get("cursors", {})
-        self.walks = {
-            name: Walk(Order(s.reader, stream.part, stream.seed, place, stream.block_pieces), cursors.get(name))
-            for name, s in stream.sources.items()
-        }
+        states = state.get("cursors", {})
+        self.cursors: dict[str, Cursor] = {}
+        for name, source in stream.sources.items():
+            order = Order(source.reader, stream.split, stream.seed, worker_shard, stream.shuffle_shards)
+            self.cursors[name] = Cursor(order, states.get(name))
         self.waiting: dict[tuple[int, int], list[tuple[Reference, Example]]] = {}
         self.returning: list[Reference] = [tuple(reference) for reference in state.get("pending", [])]
         self.seen, self.rejected = 0, []
         self.mixture = list(itertools.accumulate(source.weight for source in stream.sources.values()))
-        self.start = random.Random(f"{stream.seed}/{place.index}").getrandbits(64)
+        self.start = random.Random(f"{stream.seed}/{worker_shard.index}").getrandbits(64)
 
     def items(self) -> Iterator[Item]:
         """Put back what was waiting, then draw, and yield a batch whenever one is full."""
-        by_piece = sorted(set(self.returning), key=lambda reference: (reference[0], reference[2], reference[3]))
-        examples = {reference: self._example(reference) for reference in by_piece}  # each shard is opened once
+        by_shard = sorted(set(self.returning), key=lambda reference: (reference[0], reference[2], reference[3]))
+        examples = {reference: self._example(reference) for reference in by_shard}  # each shard is opened once
         while self.returning:
             reference = self.returning.pop(0)
             yield from self._add(reference, examples.pop(reference))
         while True:
             name = self._source()
             self.draws += 1
-            reference = (name, *self.walks[name].draw())
+            reference = (name, *self.cursors[name].draw())
             self.seen += 1
             yield from self._add(reference, self._example(reference))
 
@@ -185,12 +183,12 @@ class _Drawing:
 
     def _example(self, reference: Reference) -> tuple[tuple[int, int], Example] | None:
         """Load and transform a sample; None if it was rejected."""
-        name, number, piece_number, index = reference
-        piece = self.walks[name].opened[piece_number]
+        name, epoch, number, index = reference
+        shard = self.cursors[name].opened[number]
         try:
-            return make_example(piece.load(index), self.stream.transform, f"{self.stream.seed}/{number}")
+            return make_example(shard.load(index), self.stream.transform, f"{self.stream.seed}/{epoch}")
         except UndecodableImage as error:
-            self.rejected.append(Rejected(piece.name, piece.keys[index], str(error)))
+            self.rejected.append(Rejected(shard.name, shard.keys[index], str(error)))
             return None
 
     def _add(self, reference: Reference, made: tuple[tuple[int, int], Example] | None) -> Iterator[Item]:
@@ -209,7 +207,7 @@ class _Drawing:
         pending = [reference for size in sorted(self.waiting) for reference, _ in self.waiting[size]]
         state = {
             "draws": self.draws,
-            "cursors": {name: walk.cursor() for name, walk in self.walks.items()},
+            "cursors": {name: cursor.state() for name, cursor in self.cursors.items()},
             "pending": [list(reference) for reference in pending + self.returning],
         }
         item = Item(batch, state, self.seen, self.rejected)
@@ -219,26 +217,26 @@ class _Drawing:
 
 @dataclass(eq=False)
 class ValidationStream(IterableDataset):
-    """Batches of one size over one part of a source, once, in its own order, whatever the number of workers.
+    """Batches of one size over one split of a source, once, in its own order, whatever the number of workers.
 
     Ranks take every n-th sample. The workers of a rank all look at the sizes of its samples, and make its batches in
     turn, which is how a loader collects them. Those that no full batch came of are in smaller ones at the end.
 
     Args:
-        reader: Source of the records.
-        part: Which part of them.
-        transform: From record to example.
-        batch_size: Samples a batch.
-        limit: Samples over all ranks, None for all there are.
-        place: Rank of this process.
+        reader: source of the records.
+        split: which split of them.
+        transform: from record to example.
+        batch_size: samples a batch.
+        limit: samples over all ranks, None for all there are.
+        worker_shard: rank of this process.
     """
 
     reader: Reader
-    part: Part
+    split: Split
     transform: Transform
     batch_size: int
     limit: int | None = None
-    place: Place = ALONE
+    worker_shard: WorkerShard = ALONE
 
     def __iter__(self) -> Iterator[Item]:
         info = get_worker_info()
@@ -253,7 +251,7 @@ class ValidationStream(IterableDataset):
             yield Item(None, seen=len(rejected), rejected=rejected)
 
     def _groups(self, rejected: list[Rejected]) -> Iterator[list[tuple[str, Record]]]:
-        """The records of each batch, with the names of their pieces; adds to `rejected` what is in none."""
+        """The records of each batch, with the names of their shards; adds to `rejected` what is in none."""
         waiting: dict[tuple[int, int], list[tuple[str, Record]]] = {}
         for name, record in self._records():
             try:
@@ -270,17 +268,17 @@ class ValidationStream(IterableDataset):
             yield waiting[size]
 
     def _records(self) -> Iterator[tuple[str, Record]]:
-        """This rank's share of the part, each record with the name of its piece."""
+        """This rank's share of the split, each record with the name of its shard."""
         count = 0
-        for number in range(self.reader.pieces()):
-            piece = self.reader.piece(number)
-            for index in (index for index, key in enumerate(piece.keys) if key in self.part):
-                if count % self.place.ranks == self.place.rank:
-                    yield piece.name, piece.load(index)
+        for number in range(self.reader.shard_count()):
+            shard = self.reader.open_shard(number)
+            for index in (index for index, key in enumerate(shard.keys) if key in self.split):
+                if count % self.worker_shard.ranks == self.worker_shard.rank:
+                    yield shard.name, shard.load(index)
                 count += 1
                 if count == self.limit:
                     return
-            piece.close()
+            shard.close()
         if not count:
             raise DataError(f"{self.reader} has no sample to validate on: raise data.val_fraction, or name data.val.")
 

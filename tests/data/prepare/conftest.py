@@ -12,8 +12,8 @@ from fluxflow.data.sources.records import Record
 def read(reader) -> dict[str, Record]:
     """The records of a source by key."""
     reader.open()
-    pieces = [reader.piece(number) for number in range(reader.pieces())]
-    return {record.key: record for piece in pieces for record in map(piece.load, range(len(piece.keys)))}
+    shards = [reader.open_shard(number) for number in range(reader.shard_count())]
+    return {record.key: record for shard in shards for record in map(shard.load, range(len(shard.keys)))}
 
 
 def written(folder: Path) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fluxflow.data.prepare.__main__ import main, parse_arguments
 from fluxflow.data.sources.folder import FolderReader
-from fluxflow.data.sources.records import Part
+from fluxflow.data.sources.records import Split
 from fluxflow.data.sources.shards import ShardReader
 
 
@@ -16,10 +16,10 @@ def test_folder_to_shards_keeps_keys_bytes_and_captions(make_folder, tmp_path, p
     folder, out = make_folder(12), tmp_path / "out"
     assert prepare(folder, out, "--shard-samples", "5", "--val-fraction", "0.3") == 0
     assert f"To train on them: data=shards data.train={out / 'train'} data.val={out / 'val'}" in capsys.readouterr().out
-    train, val = (records(ShardReader(str(out / part))) for part in ("train", "val"))
+    train, val = (records(ShardReader(str(out / split))) for split in ("train", "val"))
     assert train.keys().isdisjoint(val)
     assert train | val == records(FolderReader(str(folder)))
-    assert set(val) == {key for key in train | val if key in Part(0.3, held_out=True)}
+    assert set(val) == {key for key in train | val if key in Split(0.3, held_out=True)}
 
 
 @pytest.mark.parametrize("lines", [[], ["--caption-lines"]])

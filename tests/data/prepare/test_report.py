@@ -34,9 +34,9 @@ def test_index_and_report_agree_with_the_tars(tmp_path, prepare, capsys, monkeyp
     assert prepare(mixed(tmp_path / "in", 40), out, *options) == 0
     printed = capsys.readouterr().out
     report, sizes, words = json.loads((out / "report.json").read_text()), {}, []
-    for part in ("train", "val"):
-        index, found = json.loads((out / part / "index.json").read_text()), Counter()
-        tars = sorted((out / part).glob("*.tar"))
+    for split in ("train", "val"):
+        index, found = json.loads((out / split / "index.json").read_text()), Counter()
+        tars = sorted((out / split).glob("*.tar"))
         assert [shard["name"] for shard in index["shards"]] == [path.name for path in tars]
         for shard, path in zip(index["shards"], tars, strict=True):
             assert (shard["bytes"], shard["sha256"]) == (
@@ -49,10 +49,10 @@ def test_index_and_report_agree_with_the_tars(tmp_path, prepare, capsys, monkeyp
             found.update(Image.open(io.BytesIO(data)).size for name, data in members if name.endswith("png"))
             words += [len(data.split()) for name, data in members if name.endswith("txt")]
         assert index["sizes"] == {f"{width}x{height}": count for (width, height), count in found.items()}
-        assert index["samples"] == report["samples"][part] == found.total()
-        assert index["bytes"] == report["bytes"][part] == sum(path.stat().st_size for path in tars)
-        assert len(tars) == report["shards"][part]
-        sizes[part] = found
+        assert index["samples"] == report["samples"][split] == found.total()
+        assert index["bytes"] == report["bytes"][split] == sum(path.stat().st_size for path in tars)
+        assert len(tars) == report["shards"][split]
+        sizes[split] = found
     both = list((sizes["train"] + sizes["val"]).elements())
     assert report["shorter_side"]["median"] == statistics.median_low(map(min, both))
     assert (report["longer_side"]["least"], report["longer_side"]["most"]) == (min(map(max, both)), max(map(max, both)))

@@ -136,7 +136,7 @@ def test_chunks_cover_the_source_once(make_folder, make_shards, monkeypatch):
         work = chunks(reader)
         keys = [key for name in sorted(work) for key in scan(Job(reader, Options(), folder.root), work[name])["keys"]]
         assert len(work) == expected
-        assert keys == [key for number in range(reader.pieces()) for key in reader.piece(number).keys]
+        assert keys == [key for number in range(reader.shard_count()) for key in reader.open_shard(number).keys]
 
 
 @pytest.mark.parametrize("count", [1, 2])
