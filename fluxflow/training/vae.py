@@ -55,6 +55,8 @@ class VAELitModule(LightningModule):
         seed: of the noise.
     """
 
+    validation_metrics = {"val/loss": "lower", "val/psnr": "higher", "val/ssim": "higher"}  # noqa: RUF012 (a constant)
+
     def __init__(
         self,
         compressor: FluxCompressor,

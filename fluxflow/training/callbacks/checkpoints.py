@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fluxflow.checkpoint.model import is_exported, save_model
-from fluxflow.errors import NotFiniteError, StorageError
+from fluxflow.errors import ConfigError, NotFiniteError, StorageError
 from fluxflow.files import replacing
 from fluxflow.runs import BEST, LAST
 from fluxflow.training.ema import averaged
@@ -34,20 +34,36 @@ class Checkpoints(Callback):
         run_dir: the folder of the run.
         every: steps between two saves.
         sample_size: side of the training images, in pixels, for the model folder; None: the data module knows it.
-        monitor: the validation metric whose smallest value makes `best.ckpt`.
+        monitor: the validation metric whose best value makes `best.ckpt`: one of the module's `validation_metrics`.
+        patience: validations in a row without a better value after which the run stops; None: it never does.
     """
 
-    def __init__(self, run_dir: str | Path, every: int, sample_size: int | None, monitor: str = "val/loss") -> None:
+    def __init__(
+        self,
+        run_dir: str | Path,
+        every: int,
+        sample_size: int | None,
+        monitor: str = "val/loss",
+        patience: int | None = None,
+    ) -> None:
         self.run_dir = Path(run_dir)
         self.every = every
         self.sample_size = sample_size
-        self.monitor = monitor
-        self.best = math.inf
+        self.monitor, self.patience = monitor, patience
+        self.best = math.inf  # of −value where higher is better
+        self.since_best = 0  # validations
+        self._sign = 1.0
         self._saved = self._tried = 0  # steps
         self._refused = 0  # saves in a row
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: Stage, stage: str) -> None:
         trainer.strategy.checkpoint_io = WholeCheckpoints()
+        metrics: dict[str, str] = pl_module.validation_metrics
+        if self.monitor not in metrics:
+            raise ConfigError(f"callbacks.checkpoints.monitor is {self.monitor}: it can be {', '.join(metrics)}.")
+        if self.patience is not None and self.patience < 1:
+            raise ConfigError(f"callbacks.checkpoints.patience is {self.patience}: it must be 1 or more, or null.")
+        self._sign = -1.0 if metrics[self.monitor] == "higher" else 1.0
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Stage, checkpoint: dict[str, Any]) -> None:
         self._saved = self._tried = checkpoint["global_step"]
@@ -69,12 +85,21 @@ class Checkpoints(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Stage) -> None:
         value = trainer.callback_metrics.get(self.monitor)
-        if value is not None and float(value) < self.best:
-            before, self.best = self.best, float(value)
+        if value is not None:
+            self._note(trainer, self._sign * float(value))
+        self._save_if_due(trainer, pl_module)
+
+    def _note(self, trainer: Trainer, value: float) -> None:
+        """Save `best.ckpt` at a better value, and stop the run where there was none for too long."""
+        self.since_best += 1
+        if value < self.best:
+            before, self.best, self.since_best = self.best, value, 0
             if failure := self._attempt(trainer, lambda: self._checkpoint(trainer, BEST)):
                 self.best = before
                 log.warning("%s %s is what it was.", failure, BEST.name)
-        self._save_if_due(trainer, pl_module)
+        if self.patience is not None and self.since_best >= self.patience and not trainer.should_stop:
+            log.info("%s has not become better in %d validations: the run stops", self.monitor, self.since_best)
+            trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: Stage) -> None:
         if trainer.global_step > self._saved:  # a signal between two steps
@@ -85,11 +110,11 @@ class Checkpoints(Callback):
         forget_begun_step(checkpoint, batches)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "monitor": self.monitor}
+        return {"best": self.best, "monitor": self.monitor, "since_best": self.since_best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict.get("monitor", self.monitor) == self.monitor:
-            self.best = state_dict["best"]
+            self.best, self.since_best = state_dict["best"], state_dict.get("since_best", 0)
 
     def _save_if_due(self, trainer: Trainer, pl_module: Stage) -> None:
         step, last = trainer.global_step, trainer.global_step >= trainer.max_steps or trainer.should_stop

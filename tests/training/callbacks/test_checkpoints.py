@@ -7,7 +7,7 @@ import torch
 from lightning import Callback, Trainer
 
 from fluxflow import files
-from fluxflow.errors import StorageError
+from fluxflow.errors import ConfigError, StorageError
 from fluxflow.training.callbacks import checkpoints
 from fluxflow.training.callbacks.checkpoints import Checkpoints
 from fluxflow.training.callbacks.interruption import Interruption
@@ -22,8 +22,10 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return weights
 
 
-def run(folder: Path, *others: Callback, steps: int, every: int = 4, resume: Path | None = None) -> Trainer:
-    trainer = standin.trainer(*others, Checkpoints(folder, every, sample_size=1), steps=steps)
+def run(
+    folder: Path, *others: Callback, steps: int, every: int = 4, resume: Path | None = None, patience: int | None = None
+) -> Trainer:
+    trainer = standin.trainer(*others, Checkpoints(folder, every, sample_size=1, patience=patience), steps=steps)
     trainer.fit(standin.Module(), standin.Data(), ckpt_path=resume, weights_only=True)
     return trainer
 
@@ -41,6 +43,29 @@ def test_the_tail_is_saved(tmp_path: Path, exported: list[float]) -> None:
 def test_best_is_the_smallest_validation_loss(tmp_path: Path) -> None:
     run(tmp_path, steps=8)  # validation at 2, 4, 6 and 8 gives 3, 1, 2 and 4
     assert step_of(tmp_path / "checkpoints" / "best.ckpt") == 4
+
+
+def test_best_is_the_largest_value_where_higher_is_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standin.Module, "validation_metrics", {"val/loss": "higher"})
+    run(tmp_path, steps=8)
+    assert step_of(tmp_path / "checkpoints" / "best.ckpt") == 8
+
+
+def test_a_run_stops_when_nothing_becomes_better(tmp_path: Path, exported: list[float]) -> None:
+    """Validation at 2, 4, 6 and 8 gives 3, 1, 2 and 4: two without a better one, also over a resumed run."""
+    assert run(tmp_path, steps=20, patience=2).global_step == 8
+    assert step_of(tmp_path / "checkpoints" / "last.ckpt") == 8
+    run(tmp_path / "other", steps=6)
+    assert (
+        run(tmp_path / "other", steps=20, patience=2, resume=tmp_path / "other/checkpoints/last.ckpt").global_step == 8
+    )
+
+
+@pytest.mark.parametrize(("monitor", "patience"), [("val/fid", None), ("val/loss", 0)])
+def test_what_cannot_be_monitored_is_refused(tmp_path: Path, monitor: str, patience: int | None) -> None:
+    trainer = standin.trainer(Checkpoints(tmp_path, 4, 1, monitor, patience), steps=2)
+    with pytest.raises(ConfigError, match=r"callbacks.checkpoints"):
+        trainer.fit(standin.Module(), standin.Data())
 
 
 def test_a_resumed_run_goes_on_at_its_step_and_remembers_the_best(tmp_path: Path) -> None:
