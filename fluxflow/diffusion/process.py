@@ -7,6 +7,7 @@ latents.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -45,6 +46,33 @@ def z0_from_velocity(zt: Tensor, v: Tensor, alpha: Tensor, sigma: Tensor) -> Ten
 def noise_from_velocity(zt: Tensor, v: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """ε = σ·z_t + α·v."""
     return sigma * zt + alpha * v
+
+
+def velocity_error(
+    flow: Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor],
+    packed: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    text: Tensor,
+    latent_size: tuple[int, int],
+    alpha: Tensor,
+    sigma: Tensor,
+) -> Tensor:
+    """‖v̂(z_t, text, t) − v‖² of each image, the mean over its tokens and channels, [B].
+
+    Args:
+        flow: predicts the velocity of a packet, given text, time and latent size.
+        packed: clean tokens and the size token, which is not noised, [B, T + 1, D].
+        noise: ε, [B, T, D].
+        timesteps: 0…999, [B].
+        text: embeddings, [B, E].
+        latent_size: (h, w).
+        alpha, sigma: of the timesteps, [B, 1, 1].
+    """
+    z0, size_token = packed[:, :-1], packed[:, -1:]
+    noised = torch.cat([add_noise(z0, noise, alpha, sigma), size_token], dim=1)
+    prediction = flow(noised, text, network_time(timesteps), latent_size)[:, :-1]
+    return (prediction.float() - velocity(z0, noise, alpha, sigma)).square().mean(dim=(1, 2))
 
 
 def min_snr_weight(alpha: Tensor, sigma: Tensor, gamma: float) -> Tensor:

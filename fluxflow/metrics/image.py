@@ -1,8 +1,20 @@
-"""Fidelity of a picture to its original, image by image, for values in [-1, 1]."""
+"""Fidelity of an image to its original, image by image, for values in [-1, 1]."""
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    structural_similarity_index_measure,
+)
+
+# Weights of the scales from fine to coarse (Wang et al., 2003).
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+WINDOW = 11  # pixels of the Gaussian window of both similarities
+
+
+def l1(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error of each image, [B]."""
+    return (prediction - target).abs().mean(dim=(1, 2, 3))
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
@@ -14,5 +26,22 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """Structural similarity of each image, [B], with a Gaussian window of σ = 1.5 (Wang et al., 2004)."""
     with torch.autocast(prediction.device.type, enabled=False):  # a variance is a small difference of large numbers
         values = structural_similarity_index_measure(prediction, target, data_range=2.0, reduction="none")
+    assert isinstance(values, Tensor)
+    return values
+
+
+def ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
+    """Multi-scale structural similarity of each image, [B] (Wang et al., 2003).
+
+    The five scales need 176 pixels a side. Smaller images have as many of the finest as fit, down to two at 32 pixels,
+    with the weights scaled to a sum of 1: figures of different sizes are no match.
+    """
+    side = min(prediction.shape[2:])
+    scales = max(k for k in range(1, 6) if k == 1 or side > (WINDOW - 1) * 2 ** (k - 1))
+    weights = tuple(weight / sum(MS_SSIM_WEIGHTS[:scales]) for weight in MS_SSIM_WEIGHTS[:scales])
+    with torch.autocast(prediction.device.type, enabled=False):
+        values = multiscale_structural_similarity_index_measure(
+            prediction, target, data_range=2.0, reduction="none", betas=weights, normalize="relu"
+        )
     assert isinstance(values, Tensor)
     return values

@@ -2,8 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
-from fluxflow.metrics.image import psnr, ssim
+from fluxflow.metrics.image import MS_SSIM_WEIGHTS, l1, ms_ssim, psnr, ssim
 
 
 def test_psnr_of_a_constant_error():
@@ -39,3 +40,31 @@ def test_ssim_is_the_mean_over_gaussian_windows(strength):
     original = torch.rand(2, 3, 24, 32) * 2 - 1
     changed = (original + strength * torch.randn_like(original)).clamp(-1, 1)
     torch.testing.assert_close(ssim(changed, original).double(), ssim_oracle(changed, original), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("side", [192, 64, 32])
+def test_ms_ssim_is_a_product_over_scales(side):
+    """Wang et al., 2003, equation 7, from the SSIM's two terms at each scale; fewer scales for small images."""
+    torch.manual_seed(0)
+    original = F.avg_pool2d(torch.rand(2, 3, side + 2, side + 2) * 2 - 1, 3, 1)
+    changed = (original + 0.2 * torch.randn_like(original)).clamp(-1, 1)
+    scales = {192: 5, 64: 3, 32: 2}[side]
+    weights = torch.tensor(MS_SSIM_WEIGHTS[:scales]).double()
+    weights /= weights.sum()
+    product = torch.ones(2).double()
+    a, b = original, changed
+    for scale, weight in enumerate(weights):
+        values, contrast = structural_similarity_index_measure(
+            a, b, data_range=2.0, reduction="none", return_contrast_sensitivity=True
+        )
+        product *= (values if scale == scales - 1 else contrast).double() ** weight
+        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    torch.testing.assert_close(ms_ssim(changed, original).double(), product, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ms_ssim(original, original), torch.ones(2))
+
+
+def test_l1_is_the_mean_absolute_error():
+    target = torch.zeros(2, 3, 8, 8)
+    torch.testing.assert_close(
+        l1(target + torch.tensor([0.5, -1.0])[:, None, None, None], target), torch.tensor([0.5, 1])
+    )
