@@ -21,6 +21,7 @@ demo: $(RUN_STAMP) ## train a small VAE and flow on the demo garments and draw w
 	$(BIN)/python sample.py run=$(DEMO)/vae out=$(DEMO)/reconstructions
 	$(BIN)/python sample.py run=$(DEMO)/flow out=$(DEMO)/samples guidance=4
 	@echo "Pictures: reconstructions of held-out garments in $(DEMO)/reconstructions, samples in $(DEMO)/samples"
+	@echo "Pages about both runs: $(DEMO)/vae/report.html and $(DEMO)/flow/report.html"
 
 test: $(DEV_STAMP) ## run the quick tests
 	$(BIN)/python -m pytest -m "not slow"

@@ -77,6 +77,20 @@ def claim_new(folder: Path) -> Path:
     raise AssertionError
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether another process holds `folder`. Nothing is written."""
+    if folder.absolute() in _held:  # and to close another file of that lock would give it up
+        return False
+    try:
+        with (folder / LOCK).open("rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def release(*folders: Path) -> None:
     """Let go of folders, by default of all that are held; those in which nothing was written are removed."""
     for folder in [folder.absolute() for folder in folders] or list(_held):

@@ -23,15 +23,25 @@ def kl_divergence(mu: Tensor, logvar: Tensor, free_bits: float = 0.0) -> Tensor:
         mu, logvar: μ and log σ², [B, D, h, w].
         free_bits: nats per element that cost nothing, channel by channel (Kingma et al., 2016, equation 15).
     """
-    kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
+    kl = kl_elements(mu, logvar)
     if free_bits == 0:
         return kl.mean()
     return kl.mean(dim=(0, 2, 3)).clamp(min=free_bits).mean()
 
 
+def kl_elements(mu: Tensor, logvar: Tensor) -> Tensor:
+    """½·(μ² + σ² − 1 − log σ²), of each element."""
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
+
+
+def is_active(mu: Tensor, threshold: float = 0.01) -> Tensor:
+    """Which channels, [D], carry information: the variance of their μ exceeds `threshold` (Burda et al., 2016)."""
+    return mu.var(dim=(0, 2, 3)) > threshold
+
+
 def active_channels(mu: Tensor, threshold: float = 0.01) -> Tensor:
-    """How many latent channels carry information: the variance of their μ exceeds `threshold` (Burda et al., 2016)."""
-    return (mu.var(dim=(0, 2, 3)) > threshold).sum()
+    """How many do."""
+    return is_active(mu, threshold).sum()
 
 
 def cosine_warmup(step: int, steps: int) -> float:

@@ -50,6 +50,16 @@ def test_hydra_is_known_to_the_commands_alone():
     assert importers("hydra") <= {*inside("fluxflow.commands")}
 
 
+def test_the_report_reads_files_alone():
+    """So that it starts at once, and reads runs of other versions."""
+    for module in inside("fluxflow.report"):
+        assert foreign(module) <= {"numpy", "plotly", "jinja2", "yaml", "PIL"}, module
+    ours = closure("fluxflow.report.__main__") & set(MODULES) - set(inside("fluxflow.report"))
+    light = {"claims", "errors", "files", "json_lines", "runs", "signals", "threads"}
+    assert ours <= {"fluxflow", *(f"fluxflow.{name}" for name in light)}, ours
+    assert importers("plotly") | importers("jinja2") <= set(inside("fluxflow.report"))
+
+
 def test_nothing_imports_in_a_circle():
     assert circles() == []
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fluxflow import claims
-from fluxflow.claims import LOCK, claim, claim_new, release
+from fluxflow.claims import LOCK, claim, claim_new, is_held, release
 
 HOLD = (
     "import sys, time\nfrom pathlib import Path\nfrom fluxflow.claims import claim\n"
@@ -23,16 +23,27 @@ def holder(folder: Path) -> subprocess.Popen:
     return process
 
 
+def _is_refused(folder: Path) -> bool:
+    """Whether another process can not hold a folder."""
+    code = "import sys\nfrom pathlib import Path\nfrom fluxflow.claims import claim\nprint(claim(Path(sys.argv[1])))"
+    command = [sys.executable, "-c", code, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout == "False\n"
+
+
 def test_one_process_holds_a_folder_until_it_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = holder(folder)
     try:
+        assert is_held(folder)
         assert not claim(folder)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert (folder / LOCK).exists(), "what is left of it means nothing"
+        assert not is_held(folder)
         assert claim(folder)
         assert claim(folder), "the same process may ask again"
+        assert not is_held(folder), "another process is meant"
+        assert _is_refused(folder), "to ask gave nothing up"
     finally:
         process.kill()
         release()

@@ -104,8 +104,8 @@ def build_training(config: DictConfig) -> Training:
     if config.compile:
         compile_networks(module)
     interruption = Interruption()
-    callbacks = build_all(config, "callbacks")
-    callbacks += [RunRecord(resolved(config), Path(config.run_dir)), interruption]
+    record = RunRecord(resolved(config), Path(config.run_dir))  # first: the report reads what it notes
+    callbacks = [record, *build_all(config, "callbacks"), interruption]
     trainer = build(config.trainer, callbacks=callbacks, logger=build_all(config, "logger"))
     keep_freed_memory(trainer.strategy.root_device)
     return Training(module, data, trainer, interruption)

@@ -2,10 +2,12 @@
 
 Convention: a layer that feeds a `BezierActivation` yields five planes [t | p0 | p1 | p2 | p3], concatenated along the
 channel dimension, so that `chunk(5, dim)` separates them and the activation maps 5C channels to C. The channel
-dimension is the last one of [B, D] and [B, T, D] and the second of [B, C, H, W] and beyond.
+dimension is the last one of [B, D] and [B, T, D] and the second of [B, C, H, W] and beyond. Of an activation,
+`parts` gives what its curves are made of: their parameter t, and their four control points [4, …].
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -49,10 +51,17 @@ class BezierActivation(nn.Module):
         self.p_preactivation = p_preactivation
 
     def forward(self, x: Tensor) -> Tensor:
+        return bezier(x, self._dim(x), self.t_pre_activation, self.p_preactivation)
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        t, *points = x.chunk(5, self._dim(x))
+        return ACTIVATIONS[self.t_pre_activation](t), ACTIVATIONS[self.p_preactivation](torch.stack(points))
+
+    def _dim(self, x: Tensor) -> int:
         dim = 1 if x.dim() != 3 else 2
         if x.dim() < 2 or x.shape[dim] % 5:
             raise ValueError(f"a Bézier activation takes five planes along dimension {dim}, got {tuple(x.shape)}")
-        return bezier(x, dim, self.t_pre_activation, self.p_preactivation)
+        return dim
 
     def extra_repr(self) -> str:
         return f"t={self.t_pre_activation}, p={self.p_preactivation}"
@@ -85,3 +94,21 @@ class TrainableBezier(nn.Module):
         if self.channel_only and x.dim() == 4:
             points = (p[:, None, None] for p in points)
         return trained_bezier(x, *points)  # under autocast the curve stays in the precision of its points
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.sigmoid(x), torch.stack([self.p0, self.p1, self.p2, self.p3])
+
+
+class PillarBezier(nn.Module):
+    """Cubic Bézier curve of sigmoid(x) with points from pillars; `arrange` makes planes [5, …] of x and points."""
+
+    def __init__(self, arrange: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.arrange = arrange
+
+    def forward(self, x: Tensor, points: Tensor) -> Tensor:
+        return bezier(self.arrange(x, points), 0, "sigmoid", None)[0]
+
+    def parts(self, x: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        planes = self.arrange(x, points)
+        return torch.sigmoid(planes[0]), planes[1:]

@@ -7,14 +7,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fluxflow.errors import ConfigError
-from fluxflow.kernels.bezier import bezier
 from fluxflow.kernels.conv import Conv2dSame, for_convolutions
-from fluxflow.models.activations import (
-    IDENTITY_MIDDLE,
-    IDENTITY_POINTS,
-    TrainableBezier,
-    inverse_silu,
-)
+from fluxflow.models.activations import IDENTITY_MIDDLE, IDENTITY_POINTS, PillarBezier, TrainableBezier, inverse_silu
 from fluxflow.models.attention import CrossAttention, SelfAttention
 from fluxflow.models.conditioning import ContextAttentionMixer, GatedContextInjection, init_xavier
 from fluxflow.models.layouts import PLANAR, Film
@@ -66,6 +60,7 @@ class FlowBlock(nn.Module):
         self.norm3 = LayerNorm(d_model)
         self.p0, self.p1, self.p2, self.p3 = (pillar(d_model) for _ in range(4))
         self.ffn = nn.Sequential(nn.Linear(d_model, d_model))
+        self.curve = PillarBezier(self.layout.planes)
         if pillar_text:
             self.film_p0, self.film_p1, self.film_p2, self.film_p3 = (nn.Linear(d_model, 2 * d_model) for _ in range(4))
             self.pillar_cross_attn = CrossAttention(d_model)
@@ -118,7 +113,7 @@ class FlowBlock(nn.Module):
         if self.pillar_text:
             points = points + self.pillar_cross_attn(text)
         x = x + self.ffn(self.norm3(x))
-        return bezier(self.layout.planes(x, points), 0, "sigmoid", None)[0], points
+        return self.curve(x, points), points
 
     def _film(self, condition: Tensor | None) -> Film | None:
         """γ and β of each pillar, [4, B, 1, D] each, where the pillars see the text."""

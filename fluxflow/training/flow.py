@@ -132,13 +132,16 @@ class FlowLitModule(LightningModule):
         return self._flops[shape]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        values = self.held_out(batch, batch_idx) | {"step": float(self.global_step)}
+        self.log_dict(values, batch_size=len(batch["caption"]), sync_dist=True)
+
+    def held_out(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Mean squared error of the velocity over evenly spread timesteps; noise and times are always the same."""
         count = len(batch["caption"])
         generator = step_generator(self.device, self.seed, self.global_rank, batch_idx, "validation")
         timesteps = (torch.arange(count, device=self.device) + 0.5) * TIMESTEPS / count
         keep = torch.ones(count, dtype=torch.bool, device=self.device)
-        loss = self._loss(batch, keep, timesteps.long(), generator, None)
-        self.log_dict({"val/loss": loss, "step": float(self.global_step)}, batch_size=count, sync_dist=True)
+        return {"val/loss": self._loss(batch, keep, timesteps.long(), generator, None)}
 
     def _loss(
         self,

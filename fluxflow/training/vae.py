@@ -210,14 +210,18 @@ class VAELitModule(LightningModule):
         return self._flops[key]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        values = self.held_out(batch, batch_idx) | {"step": float(self.global_step)}
+        self.log_dict(values, batch_size=len(batch["image"]), sync_dist=True)
+
+    def held_out(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """What validation measures of a batch: the fidelity of reconstructions."""
         image = to_signed(batch["image"])
         reconstruction = self.latent_space.reconstruct(image).float()
-        values = {
+        return {
             "val/loss": reconstruction_loss(reconstruction, image, self.mse_weight),
             "val/psnr": psnr(reconstruction, image).mean(),
             "val/ssim": ssim(reconstruction, image).mean(),
         }
-        self.log_dict(values | {"step": float(self.global_step)}, batch_size=len(image), sync_dist=True)
 
     def exported_model(self) -> dict[str, Any]:
         """What the model folder holds, with the statistics of the latents of training images."""

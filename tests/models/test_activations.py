@@ -2,7 +2,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fluxflow.models.activations import IDENTITY_MIDDLE, IDENTITY_POINTS, BezierActivation, TrainableBezier
+from fluxflow.kernels.bezier import cubic_bezier
+from fluxflow.models.activations import (
+    IDENTITY_MIDDLE,
+    IDENTITY_POINTS,
+    BezierActivation,
+    PillarBezier,
+    TrainableBezier,
+)
+from fluxflow.models.flow import LAYOUTS
 from tests.oracles import activate, bezier_planes, de_casteljau
 
 KINDS = [None, "sigmoid", "silu", "tanh", "relu"]
@@ -89,3 +97,19 @@ def test_the_starting_curve_passes_its_input():
     error = (BezierActivation()(torch.stack(planes, dim=1))[:, 0] - IDENTITY_MIDDLE - x).abs()
     assert error[x.abs() <= 2.5].max() < 0.1
     assert error.max() < 0.31
+
+
+def test_the_parts_of_an_activation_make_what_it_gives():
+    x, points = torch.randn(2, 7, 20), torch.randn(4, 2, 7, 20)
+    trainable = TrainableBezier((20,))
+    for point in trainable.parameters():
+        torch.nn.init.normal_(point)
+    calls = [
+        (BezierActivation("silu", "tanh"), (x,)),
+        (BezierActivation(), (torch.randn(3, 10, 4, 4),)),
+        (trainable, (x,)),
+    ]
+    calls += [(PillarBezier(layout.planes), (x, points)) for layout in LAYOUTS.values()]
+    for activation, inputs in calls:
+        t, (p0, p1, p2, p3) = activation.parts(*inputs)
+        torch.testing.assert_close(activation(*inputs), cubic_bezier(t, p0, p1, p2, p3), rtol=1e-5, atol=1e-5)

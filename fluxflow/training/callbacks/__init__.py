@@ -1,4 +1,4 @@
-"""What happens beside the training step: progress, previews, checkpoints, throughput, orderly interruption."""
+"""What happens beside the training step: progress, previews, checkpoints, throughput, report, orderly interruption."""
 
 from typing import TYPE_CHECKING
 
@@ -6,20 +6,34 @@ from fluxflow.lazy import exports
 
 if TYPE_CHECKING:
     from fluxflow.training.callbacks.checkpoints import Checkpoints
+    from fluxflow.training.callbacks.curves import Curves
     from fluxflow.training.callbacks.interruption import Interruption
     from fluxflow.training.callbacks.previews import Reconstructions, Samples
     from fluxflow.training.callbacks.progress_bar import Progress
     from fluxflow.training.callbacks.record import RunRecord
+    from fluxflow.training.callbacks.report import Report
     from fluxflow.training.callbacks.throughput import Throughput
 
-__all__ = ["Checkpoints", "Interruption", "Progress", "Reconstructions", "RunRecord", "Samples", "Throughput"]
+__all__ = [
+    "Checkpoints",
+    "Curves",
+    "Interruption",
+    "Progress",
+    "Reconstructions",
+    "Report",
+    "RunRecord",
+    "Samples",
+    "Throughput",
+]
 __getattr__ = exports(
     __name__,
     {
         "Checkpoints": "training.callbacks.checkpoints",
+        "Curves": "training.callbacks.curves",
         "Interruption": "training.callbacks.interruption",
         "Progress": "training.callbacks.progress_bar",
         "Reconstructions": "training.callbacks.previews",
+        "Report": "training.callbacks.report",
         "RunRecord": "training.callbacks.record",
         "Samples": "training.callbacks.previews",
         "Throughput": "training.callbacks.throughput",
