@@ -48,9 +48,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command
     def run(*overrides: str, main: Callable[[], None] = train.main) -> str | int | None:
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.setattr(commands, "_failed_jobs", [])
+        monkeypatch.setattr(commands, "_sweep_folders", set())
         monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
         try:
-            commands.run(main)
+            commands.run(main, after_sweep=train.answer_sweep)
         except SystemExit as stop:
             return stop.code
         return None
@@ -179,12 +180,18 @@ def test_the_same_seed_gives_the_same_losses(command: Command) -> None:
     assert a == b != c
 
 
-def test_a_sweep_over_sizes_leaves_a_folder_a_job(command: Command) -> None:
-    assert command("-m", *VAE, "steps=2", "model.vae_dim=8,16", "model.feat_dim=16", "name=sizes") is None
+def test_a_sweep_over_sizes_leaves_a_folder_a_job_and_an_answer(command: Command) -> None:
+    sizes = ["model.vae_dim=8,16", "model.feat_dim=16", "seed=0,1", "val_every=2"]
+    assert command("-m", *VAE, "steps=2", *sizes, "name=sizes") is None
     jobs = [config.parent for config in Path("outputs/sweeps/sizes").rglob("config.yaml")]
-    assert len(jobs) == 2
+    assert len(jobs) == 4
     assert {len(load_vae(job).mean) for job in jobs} == {8, 16}
     assert all(step_of(job) == 2 for job in jobs)
+    table = Path("outputs/sweeps/sizes/sweep.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(table.splitlines()))
+    assert {(row["model.vae_dim"], row["seed"]) for row in rows} == {(d, s) for d in ("8", "16") for s in "01"}
+    assert all(float(row["val/psnr"]) > 0 for row in rows)
+    assert "Pareto" in Path("outputs/sweeps/sizes/sweep.html").read_text(encoding="utf-8")
 
 
 def test_a_sweep_goes_on_after_a_failed_job_and_names_it(command: Command, capsys: pytest.CaptureFixture[str]) -> None:

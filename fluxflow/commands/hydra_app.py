@@ -33,6 +33,7 @@ MISTAKES = (FluxFlowError, HydraException, OmegaConfBaseException, YAMLError, OS
 
 log = logging.getLogger(__name__)
 _failed_jobs: list[str] = []
+_sweep_folders: set[Path] = set()  # of the sweep of this process, once its first job has begun
 
 
 class CheckedLoader(ConfigLoaderImpl):
@@ -54,8 +55,13 @@ class CheckedLoader(ConfigLoaderImpl):
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a Hydra command; a mistake in its options becomes one line on stderr and exit code 1."""
+def run(main: Callable[[], None], after_sweep: Callable[[Path], None] | None = None) -> None:
+    """Run a Hydra command; a mistake in its options becomes one line on stderr and exit code 1.
+
+    Args:
+        main: the command, below `hydra.main`.
+        after_sweep: is given the folder of a sweep when all of its jobs have ended.
+    """
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing by itself
     # There is no public place between composing a config and starting what it names.
@@ -64,6 +70,9 @@ def run(main: Callable[[], None]) -> None:
     try:
         sys.argv[1:] = as_typed(sys.argv[1:])
         main()
+        if after_sweep is not None:
+            for folder in _sweep_folders:
+                after_sweep(folder)
     except BrokenPipeError:  # of `… --help | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -84,6 +93,8 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     def reported(config: DictConfig) -> None:
         hydra = HydraConfig.get()
         run_dir = Path(hydra.runtime.output_dir)
+        if hydra.mode == RunMode.MULTIRUN:
+            _sweep_folders.add(Path(hydra.sweep.dir))
         try:
             with storage_errors(run_dir, FULL):
                 task(config)

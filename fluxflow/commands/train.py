@@ -20,7 +20,7 @@ from fluxflow.commands import configuration
 from fluxflow.commands.build import build_training, checked
 from fluxflow.commands.hydra_app import hold, job, reference, run
 from fluxflow.commands.objects import CONFIGS
-from fluxflow.errors import ConfigError
+from fluxflow.errors import ConfigError, FluxFlowError
 from fluxflow.runs import find_checkpoints
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,19 @@ def main(config: DictConfig) -> None:
 
 
 def command() -> None:
-    """Run the command; a mistake in its options is one line on stderr."""
-    run(main)
+    """Run the command; a mistake in its options is one line on stderr, and a sweep ends with its answer."""
+    run(main, after_sweep=answer_sweep)
+
+
+def answer_sweep(folder: Path) -> None:
+    """Say which model of a sweep is best, and write it into its folder."""
+    from fluxflow.sweeps.answer import NAME, as_markdown, write_answer
+
+    try:
+        print(as_markdown(write_answer([folder])))
+        print(f"Written: {folder}/{NAME}.html, .md and .csv")
+    except FluxFlowError as error:
+        log.warning("The sweep has no answer: %s", error)
 
 
 def train(config: DictConfig) -> None:

@@ -28,7 +28,7 @@ def metric(series: Mapping[str, Series], runs: Sequence[str]) -> go.Figure:
             is, in pale.
         runs: all names, by whose order a run has its colour.
     """
-    figure = _figure(x_title="step")
+    figure = empty_figure(x_title="step")
     alone = len(runs) == 1
     for name, one in series.items():
         colour, noisy = COLOURS[runs.index(name) % len(COLOURS)], len(one.values) >= SMOOTHED
@@ -71,7 +71,7 @@ def curve(records: Sequence[tuple[int, Mapping[str, Any]]]) -> go.Figure:
     Args:
         records: (step, what curves.jsonl says of the activation), by step.
     """
-    figure = _figure(x_title="t", height=200)
+    figure = empty_figure(x_title="t", height=200)
     shown = [records[index] for index in spread(len(records), EARLIER + 1)]
     for place, (step, record) in enumerate(shown):
         mean, deviation, low, high = record["t"]
@@ -92,7 +92,7 @@ def curve(records: Sequence[tuple[int, Mapping[str, Any]]]) -> go.Figure:
 def channels(values: Sequence[float], active: Sequence[float]) -> go.Figure:
     """A statistic of each latent channel as bars, those of channels without information grey."""
     colours = [COLOURS[0] if alive else "#9aa0a6" for alive in active]
-    figure = _figure(x_title="channel")
+    figure = empty_figure(x_title="channel")
     return figure.add_bar(x=list(range(len(values))), y=list(values), marker={"color": colours, "line": {"width": 0}})
 
 
@@ -103,7 +103,7 @@ def over_steps(steps: Sequence[int], values: Sequence[Sequence[float]]) -> go.Fi
         steps: [S].
         values: [S, D].
     """
-    figure = _figure(x_title="step")
+    figure = empty_figure(x_title="step")
     figure.update_layout(yaxis_title="channel", hovermode="closest")
     bar = {"thickness": 10, "outlinewidth": 0}
     table = np.array(values).T
@@ -112,7 +112,7 @@ def over_steps(steps: Sequence[int], values: Sequence[Sequence[float]]) -> go.Fi
 
 def lines(curve: Mapping[str, Any]) -> go.Figure:
     """A curve of evaluation.json: x, and series by name."""
-    figure = _figure(html.escape(str(curve.get("x_title", ""))))
+    figure = empty_figure(html.escape(str(curve.get("x_title", ""))))
     figure.update_layout(yaxis_title=html.escape(str(curve.get("y_title", ""))))
     for index, (name, values) in enumerate(curve["series"].items()):
         mode = "lines+markers" if len(values) < 40 else "lines"
@@ -144,7 +144,8 @@ def _points(series: Series) -> dict[str, Any]:
     return {"x": few.steps, "y": few.values.astype(np.float32)}
 
 
-def _figure(x_title: str, height: int = 250) -> go.Figure:
+def empty_figure(x_title: str, height: int = 250) -> go.Figure:
+    """A figure in the look of the page, without curves."""
     margin = {"l": 52, "r": 10, "t": 26, "b": 40}
     axis = {"gridcolor": "rgba(128,128,128,0.2)", "zerolinecolor": "rgba(128,128,128,0.4)", "automargin": True}
     axis |= {"nticks": 6, "exponentformat": "e", "minexponent": 4}

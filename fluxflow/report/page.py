@@ -53,7 +53,7 @@ def render_run(run: Run) -> str:
     left = BUDGET - sum(len(picture.uri) for picture in samples)
     previews = embed([(f"step {preview.step:,}", preview.path) for preview in run.previews], left)
     latents, about_latents = sections.latents(run)
-    return _render(
+    return render(
         "run.html",
         title=run.name,
         run=run,
@@ -88,7 +88,7 @@ def render_comparison(runs: Sequence[Run]) -> str:
             [(f"{label}, step {last.step:,}", last.path) for last in run.previews[-1:]], BUDGET // len(runs)
         )
     ]
-    return _render(
+    return render(
         "compare.html",
         title=f"{len(runs)} runs",
         runs=list(zip(labels, runs, [find(run) for run in runs])),
@@ -154,7 +154,8 @@ def _shown(pictures: Sequence[Picture], count: int, what: str) -> str:
     return f"{len(pictures)} of {count:,} {what}, so that the page stays small." if len(pictures) < count else ""
 
 
-def _render(template: str, **content: Any) -> str:
+def render(template: str, **content: Any) -> str:
+    """Fill a template of `templates/` in; everything from a run is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
