@@ -47,6 +47,8 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if arguments[0] == "-m":
         if arguments[1] == "fluxflow.data.encode":
             arguments = [arguments[0], *small(arguments[1:], arguments[1])]
+        if arguments[1] == "fluxflow.evaluate":
+            arguments += ["--count", "20", "--training", "20", "--prompts", "2", "--steps", "2"]
         monkeypatch.setattr(sys, "argv", arguments[1:])
         runpy.run_module(arguments[1], run_name="__main__")
         return
