@@ -139,12 +139,13 @@ def _where(value: Any, key: str) -> None:
 
 
 def _option(value: Any, key: str) -> None:
-    """Of a reader: a name, a switch, or nothing."""
-    (flag if isinstance(value, bool) else nullable(text()))(value, key)
+    """Of a reader: a name, a switch, a number, names, or nothing."""
+    kinds: dict[type, Rule] = {bool: flag, int: whole(0, 2**64 - 1), list: items(text())}
+    kinds.get(type(value), nullable(text()))(value, key)
 
 
 _ARGUMENTS = fields({"root": text(), "urls": _where}, optional=("root", "urls"), others=_option)
-_LOCATION = fields({"reader": text("FolderReader", "ShardReader"), "arguments": _ARGUMENTS})
+_LOCATION = fields({"reader": text("FolderReader", "ShapesReader", "ShardReader"), "arguments": _ARGUMENTS})
 CACHE_KEY = fields(
     {
         "format": _COUNT,

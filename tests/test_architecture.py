@@ -92,6 +92,9 @@ def test_the_package_itself_uses_no_name_that_is_there_for_users():
         ("fluxflow.published", "fluxflow.pipeline"),
         ("fluxflow.data", "fluxflow.models"),
         ("fluxflow.data", "fluxflow.training"),
+        ("fluxflow.data", "fluxflow.metrics"),
+        ("fluxflow.metrics", "fluxflow.training"),
+        ("fluxflow.metrics.shapes", "fluxflow.models"),
         ("fluxflow.checkpoint", "fluxflow.training"),
         ("fluxflow.checkpoint", "fluxflow.pipeline"),
         ("fluxflow.pipeline", "fluxflow.training"),
@@ -118,6 +121,10 @@ def test_commands_answer_without_heavy_imports():
     """--help, --cfg and completion run what train.py and sample.py import at their top."""
     for command in ("train", "sample"):
         assert roots(closure(command, on_demand=False)) & HEAVY == set(), command
+
+
+def test_scenes_of_shapes_are_made_without_torch():
+    assert roots(closure("fluxflow.data.shapes.reader")) & {"torch", "lightning"} == set()
 
 
 def test_importing_the_package_is_light():

@@ -41,7 +41,8 @@ TINY = [
     "+text.backbone={model_type: bert, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2}",
 ]  # fmt: skip
 CHOICES = [
-    ("vae", "demo"), ("vae", "folder"), ("vae", "shards"), ("flow", "demo"), ("flow", "latents"), ("encode", "folder"),
+    ("vae", "demo"), ("vae", "folder"), ("vae", "shards"), ("vae", "shapes"), ("flow", "demo"), ("flow", "latents"),
+    ("encode", "folder"),
 ]  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def training(stage: str, data: str, world: Path) -> tuple[DictConfig, DictConfig
     groups = [f"data={data}"] if stage == "encode" else [f"stage={stage}", f"data={data}"]
     options = [*TINY, "run_dir=run", *([] if stage == "vae" else [f"vae={world}/vae"])]
     options += [] if data == "latents" else ["data.image_size=16"]
-    options += [] if data == "demo" else [f"data.train={world}/pictures"]
+    options += [] if data in ("demo", "shapes") else [f"data.train={world}/pictures"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose(command, [*groups, *options]), compose(command, [*groups, "model=tiny"])
 

@@ -24,7 +24,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "image_size": (1, 2**14), "sample_size": (1, 2**14), "height": (1, 2**14), "width": (1, 2**14),
     "tile": (64, 2**14), "multiple": (1, 2**10), "max_aspect": (1, 100), "batch_size": WIDTH, "val_batch_size": WIDTH,
     "num_workers": (0, 1024), "val_samples": STEPS, "flip": SHARE, "max_bad_fraction": SHARE, "shuffle_shards": STEPS,
-    "statistics_images": STEPS, "shard_samples": STEPS,
+    "statistics_images": STEPS, "shard_samples": STEPS, "objects": (1, 4), "samples": STEPS,
     "vae_dim": WIDTH, "feat_dim": WIDTH, "text_dim": WIDTH, "disc_base": WIDTH, "d_model": WIDTH, "base_ch": WIDTH,
     "ctx_dim": (0, 2**16), "embed_dim": WIDTH, "embedding_size": WIDTH, "ctx_tokens": WIDTH, "max_hw": (1, 2**20),
     "downscales": (1, 10), "upscales": (1, 10), "disc_depth": (1, 10), "depth": (1, 10), "in_channels": WIDTH,

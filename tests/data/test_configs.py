@@ -6,7 +6,13 @@ from fluxflow.commands.build import build
 from fluxflow.data import DataModule
 from tests.test_configs import composed
 
-SOURCES = [("demo", None), ("shards", "make_shards"), ("folder", "make_folder"), ("latents", "make_cache")]
+SOURCES = [
+    ("demo", None),
+    ("shapes", None),
+    ("shards", "make_shards"),
+    ("folder", "make_folder"),
+    ("latents", "make_cache"),
+]
 
 
 @pytest.mark.parametrize(("name", "source"), SOURCES)
@@ -21,7 +27,7 @@ def test_config_builds(name, source, request):
     assert data.seed == 7
     assert len(next(iter(data.train_dataloader()))["key"]) == config.data.batch_size
     batch = next(iter(data.val_dataloader()))
-    assert data.image_size == (64 if name == "demo" else 8)
+    assert data.image_size == (64 if source is None else 8)
     if name == "latents":
         assert batch["mean"].shape[-1] in (2, 3)
     else:

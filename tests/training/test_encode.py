@@ -1,11 +1,13 @@
 """The encoding: what it caches is what training from pictures would have computed, whoever did it and when."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from lightning import Fabric
 from torch import Tensor
 
-from fluxflow.data import DataModule, LatentDataModule
+from fluxflow.data import DataModule, LatentDataModule, ShapesReader
 from fluxflow.data.latents import cache as latents
 from fluxflow.data.latents.cache import LatentShard
 from fluxflow.data.latents.encoder import LatentEncoder
@@ -240,6 +242,23 @@ def test_a_flow_refuses_the_cache_of_another_vae_or_text_encoder(shards, tmp_pat
     other.text_encoder.padded_length = 9
     with pytest.raises(DataError, match=r"encoded with something else: the text encoder \(sha256 .*differs"):
         stages.fit(other, steps=1, data=cached(cache))
+
+
+def test_shapes_are_encoded_and_another_set_of_them_is_refused(tmp_path) -> None:
+    reader = partial(ShapesReader, image_size=16, samples=9, val_samples=4)
+    options = sized(16, multiple=4, crop="center", flip=0.0)
+    cache = encode(DataModule(reader, "train", "val", **options, batch_size=3), tmp_path / "cache")
+    unflipped = latents.LatentTransform(0.0, "random")
+    data = cached(cache, transform=unflipped)
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    captions = {f"train-{index:07d}": reader("train").sample(index)[1] for index in range(9)}
+    assert all(caption in captions[key] for key, caption in zip(batch["key"], batch["caption"]))
+    key = json.loads((cache / latents.KEY).read_text())
+    key["locations"]["train"]["arguments"]["seed"] = 1
+    (cache / latents.KEY).write_text(json.dumps(key))
+    with pytest.raises(DataError, match="shapes train has changed since"):
+        cached(cache, transform=unflipped).setup()
 
 
 def command(shards: Path, folder: Path) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fluxflow.data.datamodule import DataModule
 from fluxflow.data.latents.cache import KEY, LatentReader, LatentTransform, changed
+from fluxflow.data.shapes.reader import ShapesReader
 from fluxflow.data.sources.folder import FolderReader
 from fluxflow.data.sources.locations import is_remote
 from fluxflow.data.sources.records import Reader
@@ -16,7 +17,7 @@ from fluxflow.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-PICTURES = {reader.__name__: reader for reader in (FolderReader, ShardReader)}
+PICTURES = {reader.__name__: reader for reader in (FolderReader, ShapesReader, ShardReader)}
 
 
 class LatentDataModule(DataModule):
@@ -99,8 +100,9 @@ class LatentDataModule(DataModule):
 def location(reader: Reader) -> dict[str, Any]:
     """How a cache writes down the reader of its source, wherever it is used from."""
     arguments = {name: getattr(reader, name) for name in inspect.signature(type(reader)).parameters}
-    where = next(iter(arguments))
-    arguments[where] = _absolute(arguments[where])
+    if not isinstance(reader, ShapesReader):  # which has no files
+        where = next(iter(arguments))
+        arguments[where] = _absolute(arguments[where])
     return {"reader": type(reader).__name__, "arguments": arguments}
 
 
@@ -122,7 +124,7 @@ def _check_source(reader: LatentReader) -> None:
     """Refuse a cache whose source has changed since; one that is gone or remote is taken at its word."""
     for split, there in reader.key["locations"].items():
         where = next(iter(there["arguments"].values()), "")
-        if any(is_remote(one) for one in ([where] if isinstance(where, str) else where)):
+        if any(is_remote(str(one)) for one in (where if isinstance(where, list) else [where])):
             continue
         source = _source(there, reader)
         try:
