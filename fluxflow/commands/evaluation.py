@@ -3,7 +3,7 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,13 +22,14 @@ from fluxflow.commands.build import build
 from fluxflow.commands.configuration import LATENT_DATA
 from fluxflow.commands.image_sets import ImageSet, named_sets
 from fluxflow.data.datamodule import DataModule
+from fluxflow.data.shapes.reader import ShapesReader
 from fluxflow.errors import CheckpointError, ConfigError
 from fluxflow.files import replacing
 from fluxflow.image_grid import grid, save_png, to_pil
 from fluxflow.metrics.features import Features
 from fluxflow.metrics.measure import Evaluation
 from fluxflow.metrics.reconstruction import evaluate_reconstructions
-from fluxflow.metrics.samples import Photographs, evaluate_samples
+from fluxflow.metrics.samples import Photographs, evaluate_samples, evaluate_shapes
 from fluxflow.metrics.velocity import AVERAGED, evaluate_velocity
 from fluxflow.models.encoders import BertTextEncoder
 from fluxflow.models.latent_space import LatentSpace
@@ -98,7 +99,7 @@ def evaluate(run: str, config: EvaluationConfig, features: Features, device: tor
         elif part == "velocity":
             results.append(evaluate_velocity(space, _flows(run, index, networks), batches))
         else:
-            results.append(_samples(run, components, held_out, training, features, config, device))
+            results += _samples(run, held_out, training, features, config, device)
     return {
         "format": FORMAT,
         "fluxflow": __version__,
@@ -176,43 +177,43 @@ def _flows(run: str, index: ModelIndex, networks: dict[str, Any]) -> dict[str, t
 
 def _samples(
     run: str,
-    components: dict[str, Any],
     held_out: ImageSet,
     training: ImageSet | None,
     features: Features,
     config: EvaluationConfig,
     device: torch.device,
-) -> Evaluation:
-    pipeline = FluxFlowPipeline.from_pretrained(run, device=device)
-    pipeline.set_progress_bar_config(disable=True)
+) -> list[Evaluation]:
     photographs = _photographs(held_out, config.count, features, device)
     reference = photographs if training is None else _photographs(training, config.training, features, device)
     height, width = photographs.images.shape[2:]
-
-    def draw(captions: list[str]) -> Tensor:
-        drawn = []
-        for start in track(range(0, len(captions), BATCH), description="samples", transient=True):
-            some = captions[start : start + BATCH]
-            options = {"height": height, "width": width, "output_type": "pt"}
-            generators = [torch.Generator().manual_seed(start + index) for index in range(len(some))]
-            drawn.append(
-                pipeline(
-                    some,
-                    num_inference_steps=config.steps,
-                    guidance_scale=config.guidance,
-                    generator=generators,
-                    **options,
-                ).images
-            )
-        return torch.cat(drawn) * 2 - 1
-
+    draw = _drawing(FluxFlowPipeline.from_pretrained(run, device=device), config, (height, width))
     result, samples = evaluate_samples(draw, photographs, reference, features, config.prompts, config.seeds)
     rows = [to_pil(row) for row in samples[:SHOWN]]
     captions = photographs.captions[: len(rows)]
     columns = [f"sample {number}" for number in range(1, config.seeds + 1)]
     save_png(grid(rows, captions, columns, f"{run}: {config.steps} steps, guidance {config.guidance:g}"),
              beside(run) / "evaluation.png", {"model": run, "prompt": captions})  # fmt: skip
-    return result
+    if not isinstance(held_out.reader, ShapesReader):
+        return [result]
+    return [result, evaluate_shapes(draw, config.prompts)]
+
+
+def _drawing(
+    pipeline: FluxFlowPipeline, config: EvaluationConfig, size: tuple[int, int]
+) -> Callable[[list[str]], Tensor]:
+    """What draws captions, each with noise of its own: → images [B, 3, H, W] in [-1, 1]."""
+    pipeline.set_progress_bar_config(disable=True)
+    options = {"height": size[0], "width": size[1], "output_type": "pt", "guidance_scale": config.guidance}
+
+    def draw(captions: list[str]) -> Tensor:
+        drawn = []
+        for start in track(range(0, len(captions), BATCH), description="samples", transient=True):
+            some = captions[start : start + BATCH]
+            generators = [torch.Generator().manual_seed(start + index) for index in range(len(some))]
+            drawn.append(pipeline(some, num_inference_steps=config.steps, generator=generators, **options).images)
+        return torch.cat(drawn).cpu() * 2 - 1
+
+    return draw
 
 
 def _photographs(images: ImageSet, limit: int, features: Features, device: torch.device) -> Photographs:

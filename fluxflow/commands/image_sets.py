@@ -7,6 +7,7 @@ from typing import Any
 
 from fluxflow.data.images.buckets import Buckets
 from fluxflow.data.images.transforms import Transform
+from fluxflow.data.shapes.reader import ShapesReader
 from fluxflow.data.sources.folder import FolderReader
 from fluxflow.data.sources.records import Reader, Split
 from fluxflow.data.sources.shards import ShardReader, demo_shards
@@ -15,7 +16,7 @@ from fluxflow.data.streaming.streams import Transform as TransformProtocol
 from fluxflow.data.streaming.streams import ValidationStream
 from fluxflow.errors import DataError
 
-DEMO = "demo"
+DEMO, SHAPES = "demo", "shapes"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def named_sets(name: str, size: tuple[int, int], needs_captions: bool) -> tuple[
     """The images that a user names, and those that go with them as training images, where it is known.
 
     Args:
-        name: "demo", a folder of images, or shards.
+        name: "demo", "shapes", a folder of images, or shards.
         size: height and width in pixels.
         needs_captions: whether images without a caption are left out.
 
@@ -64,6 +65,9 @@ def named_sets(name: str, size: tuple[int, int], needs_captions: bool) -> tuple[
     transform = Transform(Buckets.single(*size))
     if name == DEMO:
         sets = [ImageSet(f"demo {split}", demo_shards(split), Split(), transform) for split in ("val", "train")]
+    elif name == SHAPES:
+        readers = [ShapesReader(split, size[0]) for split in ("val", "train")]
+        sets = [ImageSet(str(reader), reader, Split(), transform) for reader in readers]
     else:
         plain = Path(name).is_dir() and not any(Path(name).glob("*.tar"))
         reader = (FolderReader if plain else ShardReader)(name, needs_captions=needs_captions)

@@ -15,6 +15,7 @@ from fluxflow.metrics.features import Features
 from fluxflow.metrics.garments import WORDS, GarmentJudge, words
 from fluxflow.metrics.measure import Evaluation
 from fluxflow.metrics.reconstruction import add_distances
+from fluxflow.metrics.shapes.scoring import CATEGORIES, evaluation_scenes, score
 
 FEWEST = 20  # images in a set whose neighbourhoods say something
 
@@ -80,6 +81,21 @@ def evaluate_samples(
         _add_words(result, "samples", judge.right(samples.cpu(), found, asked))
         _add_words(result, "photographs", judge.right(held_out.images, held_out.features, held_out.captions))
     return result, samples.unflatten(0, (len(captions), each))
+
+
+def evaluate_shapes(draw: Callable[[list[str]], Tensor], prompts: int) -> Evaluation:
+    """Whether samples show what prompts of `data=shapes` say, in each category; real pictures always do.
+
+    Args:
+        draw: as of `evaluate_samples`.
+        prompts: in each category.
+    """
+    result = Evaluation()
+    for category in CATEGORIES:
+        scenes = evaluation_scenes(category, prompts, seed=0)
+        correct = score(draw([scene.prompt for scene in scenes]), scenes)[category].correct
+        result.add(category, category.replace("_", " "), correct, group="captions", better="higher")
+    return result
 
 
 def _add_set(result: Evaluation, group: str, found: Tensor, training: Tensor, label: str) -> None:
