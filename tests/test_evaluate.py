@@ -80,6 +80,7 @@ def test_a_vae_and_a_flow_are_measured_twice_the_same(runs: Path, capsys: pytest
     assert evaluate(runs, "vae", "flow") == 0
     assert first == [(runs / stage / "evaluation.json").read_bytes() for stage in ("vae", "flow")]
 
+    assert json.loads(first[0])["data"]["samples"] == json.loads(first[1])["data"]["samples"] < 30
     vae, flow = found(runs / "vae"), found(runs / "flow")
     for name in ("l1", "psnr", "ssim", "ms_ssim"):
         measure = vae["reconstruction", name]

@@ -38,6 +38,7 @@ from fluxflow.pipeline import FluxFlowPipeline
 from fluxflow.runs import LAST
 
 PARTS = {"vae": ("reconstruction",), "flow": ("velocity", "samples")}
+OF_HELD_OUT = ("reconstruction", "velocity", "photographs")  # groups whose measures are of all held-out images
 FORMAT = 1
 BATCH = 16  # images
 SHOWN = 8  # captions on the image grid
@@ -48,14 +49,14 @@ class EvaluationConfig:
     """What to measure; the fields are the options of the command.
 
     Args:
-        data: "demo", a folder or shards; None: the held-out images of the run.
+        data: "demo", "shapes", a folder or shards; None: the held-out images of the run.
         only: parts of the evaluation; empty: all that the model's stage has.
         count: held-out images at most.
         training: training images at most that samples are compared with.
         prompts: captions that are drawn.
         seeds: samples of each.
         steps, guidance: of the sampler.
-        device: as of sample.py.
+        features: their name, as of `make_features`.
     """
 
     data: str | None
@@ -100,14 +101,16 @@ def evaluate(run: str, config: EvaluationConfig, features: Features, device: tor
             results.append(evaluate_velocity(space, _flows(run, index, networks), batches))
         else:
             results += _samples(run, held_out, training, features, config, device)
+    measures = [measure for result in results for measure in result.measures]
+    held = max((measure.count for measure in measures if measure.group in OF_HELD_OUT), default=0)
     return {
         "format": FORMAT,
         "fluxflow": __version__,
         "commit": commit(),
         "model": {"path": str(run), "stage": stage, "sha256": model_hash(networks), "step": index.step},
-        "data": {"name": held_out.name, "fingerprint": held_out.reader.fingerprint(), "samples": config.count},
+        "data": {"name": held_out.name, "fingerprint": held_out.reader.fingerprint(), "samples": held},
         "settings": asdict(config) | {"device": device.type, "torch": torch.__version__},
-        "measures": [measure.row() for result in results for measure in result.measures],
+        "measures": [measure.row() for measure in measures],
         "curves": [asdict(curve) for result in results for curve in result.curves],
     }
 
