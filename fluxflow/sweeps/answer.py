@@ -54,7 +54,7 @@ class Answer:
             return f"There is one model alone: {self.models[0].label}. Nothing is compared."
         best, better = self.comparisons[0].best, [c for c in self.comparisons if c.verdict.word == "better"]
         if len(better) == len(self.comparisons):
-            return f"{best.label} is best, better than each of the {len(better)} others."
+            return f"{best.label} is best: better than each other model."
         open_ = ", ".join(c.other.label for c in self.comparisons if c.verdict.word != "better")
         return f"{best.label} is first, but at these seeds it cannot be told from {open_}."
 
@@ -164,4 +164,4 @@ def short(value: float) -> str:
     """A cost in few digits."""
     if math.isnan(value):
         return "–"
-    return f"{value / 1e6:.3g} M" if value >= 1e6 else f"{value / 1e3:.3g} k" if value >= 1e4 else f"{value:.3g}"
+    return f"{value / 1e6:.3g} M" if value >= 1e6 else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -52,13 +52,13 @@ def test_a_job_knows_in_what_it_differs_and_what_it_cost(sweep: Path) -> None:
 
 def test_the_larger_model_is_better(sweep: Path) -> None:
     found = write_answer([sweep])
-    assert found.verdict == "model.vae_dim=16 is best, better than each of the 1 others."
+    assert found.verdict == "model.vae_dim=16 is best: better than each other model."
     assert found.warnings == []
     rows = list(csv.DictReader((sweep / "sweep.csv").open()))
     assert (rows[0]["rank"], rows[0]["seed"], rows[0]["val/psnr"]) == ("1", "0", "19.0")
     assert len(rows) == 6
     text = (sweep / "sweep.md").read_text()
-    assert "| 1 | model.vae_dim=16 | 21 (16.03 to 25.97) | 3 | 1.6e+03 |" in text
+    assert "| 1 | model.vae_dim=16 | 21 (16.03 to 25.97) | 3 | 1,600 |" in text
     page = (sweep / "sweep.html").read_text()
     assert found.verdict in page
     assert "http://" not in page.split("<script>")[0]
