@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fluxflow.diffusion import process
 from fluxflow.errors import CheckpointError
 from fluxflow.models import FluxFlowProcessor, LatentSpace
-from fluxflow.training import EMA, CosineSchedule, FlowLitModule, flow
+from fluxflow.training import EMA, CosineSchedule, FlowLitModule
 from tests import pipelines
 from tests.training import by_hand, stages
 
@@ -96,8 +97,8 @@ def test_latents_are_normalised_by_the_statistics_of_the_vae(monkeypatch: pytest
     mean, std = exported["latent_mean"], exported["latent_std"]
     assert (mean / std).abs().max() > 0.5, "not normal by themselves"
     module, seen = stages.flow(LatentSpace(space.compressor, space.expander, mean, std)), []
-    add_noise = flow.add_noise
-    monkeypatch.setattr(flow, "add_noise", lambda z0, *rest: seen.append(z0) or add_noise(z0, *rest))
+    add_noise = process.add_noise
+    monkeypatch.setattr(process, "add_noise", lambda z0, *rest: seen.append(z0) or add_noise(z0, *rest))
     stages.fit(module, steps=21)
     tokens = torch.cat(seen[1:]).flatten(0, 1)  # of the images of the statistics, with other noise
     assert tokens.mean(dim=0).abs().max() < 0.1
