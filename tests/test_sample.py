@@ -232,7 +232,7 @@ def test_pictures_of_which_none_can_be_read_are_named(runs: Path, tmp_path: Path
     for key in "ab":
         (tmp_path / f"{key}.jpg").write_bytes(b"no picture")
         (tmp_path / f"{key}.txt").write_text("a garment")
-    with pytest.raises(DataError, match=r"no picture to draw; 2 of 2 .* cannot be used: .*a of"):
+    with pytest.raises(DataError, match=r"no image can be used; 2 of 2 .* cannot be used: .*a of"):
         sample(drawing(runs / "vae/a", tmp_path / "out", images=str(tmp_path), height=16))
     Image.new("RGB", (20, 24), "red").save(tmp_path / "a.jpg")
     assert sample(drawing(runs / "vae/a", tmp_path / "out", images=str(tmp_path), height=16)).exists()
