@@ -89,6 +89,9 @@ def test_both_stages_leave_what_the_design_promises(command: Command) -> None:
         assert sorted(file.name for file in (run / "previews").iterdir()) == ["step_000002.png", "step_000004.png"]
         assert "step 4/4" in (run / "run.log").read_text()
         assert "${" not in (run / "config.yaml").read_text()
+        assert [json.loads(line)["step"] for line in (run / "curves.jsonl").read_text().splitlines()] == [0, 2, 4]
+        assert [json.loads(line)["step"] for line in (run / "history.jsonl").read_text().splitlines()] == [0, 4]
+        assert ">finished<" in (run / "report.html").read_text()
         assert not (run / ".hydra").exists()
     assert {"train/logits_real", "train/grad_norm", "train/active_channels", "train/beta"} <= set(rows(vae)[-1])
     index = json.loads((flow / "model" / "model_index.json").read_text())
@@ -383,6 +386,7 @@ def test_a_signal_saves_and_exits_with_its_number(number: int, tmp_path: Path) -
     assert process.returncode == 128 + number
     run = tmp_path / "outputs/vae/mine"
     assert step_of(run) == steps_of(run)[-1] > 0
+    assert ">stopped<" in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize("data", ["folder", "shards"])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 PROGRESS = re.compile(r"step (\d+)/(\d+)  ")
 STOPPED = re.compile(r"SIG[A-Z0-9]+: saving after this step")
+NO_BETTER = re.compile(r"\S+ has not become better in \d+ validations: the run stops")
 ENDED = re.compile(r"\d+ steps in [\dhms]+")
 
 State = Literal["finished", "stopped", "failed", "killed", "at work", "unknown"]
@@ -126,7 +127,7 @@ class Run:
         """How the run ended, by history.jsonl, or by run.log where an older version wrote none."""
         last = self.history[-1] if self.history else {}
         if last.get("event") == "end":
-            reached = "finished" if last["step"] >= self.steps else "stopped"
+            reached = "finished" if last["step"] >= self.steps or self.gave_up else "stopped"
             return "failed" if last.get("error") else reached
         if self.held:
             return "at work"
@@ -139,6 +140,11 @@ class Run:
             return "stopped"
         has_ended = any(map(ENDED.fullmatch, texts[-5:]))
         return ("finished" if self.step >= self.steps else "stopped") if has_ended else "unknown"
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether the last validations were no better, and the run ended for it: callbacks.checkpoints.patience."""
+        return any(NO_BETTER.fullmatch(line.text) for line in self.log[-10:])
 
     @property
     def error(self) -> str:

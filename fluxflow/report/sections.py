@@ -144,7 +144,8 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
     start = run.start
     yield "command", str(start.get("command", ""))
     yield "stage", {"vae": "1, the VAE", "flow": "2, the flow"}.get(run.stage, "")
-    yield "steps", f"{run.step:,} of {run.steps:,}" if run.steps else f"{run.step:,}"
+    steps = f"{run.step:,} of {run.steps:,}" if run.steps else f"{run.step:,}"
+    yield "steps", f"{steps}: it became no better" if run.gave_up else steps
     yield "started", run.started.strftime("%Y-%m-%d %H:%M:%S %Z").strip() if run.started else ""
     starts = sum(event.get("event") == "start" for event in run.history)
     yield "time", duration(run.seconds) + (f", in {starts} parts" if starts > 1 else "") if run.seconds else ""

@@ -54,6 +54,11 @@ HEALTHY: list[tuple[Any, dict[str, Any]]] = [
     (findings.unfinished, {}),
     (findings.unfinished, {"history": [folders.START], "held": True}),
     (
+        findings.unfinished,
+        {"history": [folders.START, folders.END | {"step": 90}],
+         "log": ["val/loss has not become better in 3 validations: the run stops", "90 steps in 5s"]},
+    ),
+    (
         findings.left_out,
         {"log": ["step 7 of the flow is left out: loss 1, gradient norm inf"] * 20,
          "config": {"trainer.precision": "16-mixed"}},

@@ -30,24 +30,27 @@ log = logging.getLogger(__name__)
 class Curves(Callback):
     """Writes a line to `curves.jsonl` at the start, every so many steps and at the end.
 
-    The first held-out batch goes through the averaged weights. Of each trained Bézier activation the line holds mean,
+    The first held-out samples go through the averaged weights. Of each trained Bézier activation the line holds mean,
     deviation, minimum and maximum of t, and mean and deviation of the control points: for a fixed t, a curve is linear
     in its points, so the mean points give the mean curve. In stage 1 it also holds statistics of the latent channels.
 
     Args:
         path: the file; a resumed run goes on in it.
         every: steps between two lines.
+        count: held-out samples, of the first batch.
     """
 
-    def __init__(self, path: str | Path, every: int) -> None:
+    def __init__(self, path: str | Path, every: int, count: int = 8) -> None:
         self.path = Path(path)
         self.every = every
-        self._batch: Any = None
+        self.count = count
+        self._batch: dict[str, Any] = {}
         self._written = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: Stage) -> None:
         loader = trainer.val_dataloaders
-        self._batch = next(iter(loader), None) if loader is not None else None
+        first = next(iter(loader), {}) if loader is not None else {}
+        self._batch = {name: values[: self.count] for name, values in first.items()}  # tensors and lists
         self._written = trainer.global_step
         if trainer.is_global_zero:
             with told():
@@ -62,7 +65,7 @@ class Curves(Callback):
             self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: Stage) -> None:
-        if self._batch is None:
+        if not self._batch:
             return
         batch = trainer.strategy.batch_to_device(self._batch)
         eager = torch.compiler.set_stance("force_eager")  # compiled code knows no hooks

@@ -84,11 +84,13 @@ def test_channels_add_up_to_the_figures_of_the_losses() -> None:
     assert found["sigma"] == pytest.approx((0.5 * logvar).exp().mean(dim=(0, 2, 3)).tolist(), rel=1e-4)
 
 
-def test_the_latents_are_those_of_the_first_held_out_batch_under_the_averaged_weights(tmp_path: Path) -> None:
+def test_the_latents_are_those_of_the_first_held_out_samples_under_the_averaged_weights(tmp_path: Path) -> None:
     module, average = stages.vae(), EMA(decay=0.5)
-    stages.fit(module, average, Curves(tmp_path / "c", every=3), steps=3, limit_val_batches=1)
+    data = stages.Data(size=5)
+    stages.fit(module, average, Curves(tmp_path / "c", every=3, count=3), steps=3, data=data, limit_val_batches=1)
     with average.swapped(module), torch.no_grad():
-        mu, logvar, _ = module.latent_space.compressor.eval().posterior(to_signed(stages.batch(0)["image"]))
+        image = to_signed(stages.batch(0, 5)["image"][:3])
+        mu, logvar, _ = module.latent_space.compressor.eval().posterior(image)
     assert lines(tmp_path / "c")[-1]["latents"] == channel_statistics(mu, logvar)
 
 
