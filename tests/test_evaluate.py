@@ -109,6 +109,7 @@ def test_what_is_measured_can_be_chosen(runs: Path, pictures: Path) -> None:
     ("names", "options", "message"),
     [
         (["vae"], ("--only", "samples"), "is a VAE"),
+        (["flow"], ("--only", "captions"), "add --data shapes"),
         (["vae"], ("--count", "0"), "--count is 0"),
         (["vae"], ("--features", "resnet"), "features=resnet"),
         (["vae"], ("--data", "nowhere"), "nowhere"),

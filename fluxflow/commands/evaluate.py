@@ -23,7 +23,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fluxflow.evaluate", description=(__doc__ or "").split(":", 1)[1])
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run or model folder, or a published checkpoint")
     parser.add_argument("--data", help="demo, shapes, a folder of images or shards, instead of the run's images")
-    parser.add_argument("--only", nargs="+", choices=["reconstruction", "velocity", "samples"], default=[])
+    parser.add_argument("--only", nargs="+", choices=["reconstruction", "velocity", "samples", "captions"], default=[])
     parser.add_argument("--count", type=int, default=512, help="held-out images at most (%(default)s)")
     parser.add_argument("--training", type=int, default=2000, help="training images to compare with (%(default)s)")
     parser.add_argument("--prompts", type=int, default=64, help="held-out captions that are drawn (%(default)s)")

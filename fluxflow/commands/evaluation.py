@@ -3,7 +3,7 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
-from torch import Tensor, nn
+from torch import nn
 
 from fluxflow import __version__
 from fluxflow.checkpoint.index import ModelIndex
@@ -29,7 +29,7 @@ from fluxflow.image_grid import grid, save_png, to_pil
 from fluxflow.metrics.features import Features
 from fluxflow.metrics.measure import Evaluation
 from fluxflow.metrics.reconstruction import evaluate_reconstructions
-from fluxflow.metrics.samples import Photographs, evaluate_samples, evaluate_shapes
+from fluxflow.metrics.samples import Draw, Photographs, drawing, evaluate_samples, evaluate_shapes
 from fluxflow.metrics.velocity import AVERAGED, evaluate_velocity
 from fluxflow.models.encoders import BertTextEncoder
 from fluxflow.models.latent_space import LatentSpace
@@ -37,7 +37,7 @@ from fluxflow.models.registry import digest
 from fluxflow.pipeline import FluxFlowPipeline
 from fluxflow.runs import LAST
 
-PARTS = {"vae": ("reconstruction",), "flow": ("velocity", "samples")}
+PARTS = {"vae": ("reconstruction",), "flow": ("velocity", "samples", "captions")}
 OF_HELD_OUT = ("reconstruction", "velocity", "photographs")  # groups whose measures are of all held-out images
 FORMAT = 1
 BATCH = 16  # images
@@ -87,6 +87,8 @@ def evaluate(run: str, config: EvaluationConfig, features: Features, device: tor
     if unfit := set(parts) - {*PARTS["vae"], *PARTS[stage]}:
         raise ConfigError(f"--only {' '.join(sorted(unfit))}: {run} is a VAE, which has reconstructions alone.")
     held_out, training = _sets(run, index, config, needs_captions=stage == "flow")
+    if "captions" in config.only and not isinstance(held_out.reader, ShapesReader):
+        raise ConfigError("--only captions scores samples of data=shapes: add --data shapes.")
     _, components = load_model(run)
     networks: dict[str, Any] = {
         name: one.to(device).eval() for name, one in components.items() if isinstance(one, nn.Module)
@@ -99,8 +101,13 @@ def evaluate(run: str, config: EvaluationConfig, features: Features, device: tor
             results.append(evaluate_reconstructions(space, batches, features))
         elif part == "velocity":
             results.append(evaluate_velocity(space, _flows(run, index, networks), batches))
-        else:
-            results += _samples(run, held_out, training, features, config, device)
+        elif part == "samples":
+            photographs = _photographs(held_out, config.count, features, device)
+            seen = None if training is None else _photographs(training, config.training, features, device)
+            results.append(_samples(run, photographs, seen or photographs, features, config, device))
+        elif isinstance(held_out.reader, ShapesReader):
+            side = held_out.reader.image_size
+            results.append(evaluate_shapes(_drawing(run, (side, side), config, device), config.prompts))
     measures = [measure for result in results for measure in result.measures]
     held = max((measure.count for measure in measures if measure.group in OF_HELD_OUT), default=0)
     return {
@@ -180,43 +187,26 @@ def _flows(run: str, index: ModelIndex, networks: dict[str, Any]) -> dict[str, t
 
 def _samples(
     run: str,
-    held_out: ImageSet,
-    training: ImageSet | None,
+    held_out: Photographs,
+    training: Photographs,
     features: Features,
     config: EvaluationConfig,
     device: torch.device,
-) -> list[Evaluation]:
-    photographs = _photographs(held_out, config.count, features, device)
-    reference = photographs if training is None else _photographs(training, config.training, features, device)
-    height, width = photographs.images.shape[2:]
-    draw = _drawing(FluxFlowPipeline.from_pretrained(run, device=device), config, (height, width))
-    result, samples = evaluate_samples(draw, photographs, reference, features, config.prompts, config.seeds)
+) -> Evaluation:
+    height, width = held_out.images.shape[2:]
+    draw = _drawing(run, (height, width), config, device)
+    result, samples = evaluate_samples(draw, held_out, training, features, config.prompts, config.seeds)
     rows = [to_pil(row) for row in samples[:SHOWN]]
-    captions = photographs.captions[: len(rows)]
+    captions = held_out.captions[: len(rows)]
     columns = [f"sample {number}" for number in range(1, config.seeds + 1)]
     save_png(grid(rows, captions, columns, f"{run}: {config.steps} steps, guidance {config.guidance:g}"),
              beside(run) / "evaluation.png", {"model": run, "prompt": captions})  # fmt: skip
-    if not isinstance(held_out.reader, ShapesReader):
-        return [result]
-    return [result, evaluate_shapes(draw, config.prompts)]
+    return result
 
 
-def _drawing(
-    pipeline: FluxFlowPipeline, config: EvaluationConfig, size: tuple[int, int]
-) -> Callable[[list[str]], Tensor]:
-    """What draws captions, each with noise of its own: → images [B, 3, H, W] in [-1, 1]."""
-    pipeline.set_progress_bar_config(disable=True)
-    options = {"height": size[0], "width": size[1], "output_type": "pt", "guidance_scale": config.guidance}
-
-    def draw(captions: list[str]) -> Tensor:
-        drawn = []
-        for start in track(range(0, len(captions), BATCH), description="samples", transient=True):
-            some = captions[start : start + BATCH]
-            generators = [torch.Generator().manual_seed(start + index) for index in range(len(some))]
-            drawn.append(pipeline(some, num_inference_steps=config.steps, generator=generators, **options).images)
-        return torch.cat(drawn).cpu() * 2 - 1
-
-    return draw
+def _drawing(run: str, size: tuple[int, int], config: EvaluationConfig, device: torch.device) -> Draw:
+    pipeline = FluxFlowPipeline.from_pretrained(run, device=device)
+    return drawing(pipeline, size, config.steps, config.guidance, progress=True)
 
 
 def _photographs(images: ImageSet, limit: int, features: Features, device: torch.device) -> Photographs:

@@ -17,9 +17,10 @@ SHARE, NOT_NEGATIVE = (0, 1), (0, LARGEST)
 # Smallest and largest by the end of a key, the longest that fits. What is read off them is a slip of the hand or more
 # than any machine can do.
 BOUNDS: dict[str, tuple[float, float]] = {
-    "seed": SEED, "seeds": SEED, "previews.seeds": (1, 1000), "count": (1, 10_000),
+    "seed": SEED, "seeds": SEED, "previews.seeds": (1, 1000), "measures.seeds": (1, 1000), "count": (1, 10_000),
     "steps": STEPS, "accumulate": STEPS, "log_every": STEPS, "val_every": STEPS, "save_every": STEPS,
     "preview_every": STEPS, "every": STEPS, "r1_every": STEPS, "max_steps": STEPS, "previews.steps": LAYERS,
+    "measures.steps": LAYERS, "share": SHARE,
     "warmup": NOT_NEGATIVE, "minimum": SHARE, "every_seconds": NOT_NEGATIVE, "decay": SHARE,
     "image_size": (1, 2**14), "sample_size": (1, 2**14), "height": (1, 2**14), "width": (1, 2**14),
     "tile": (64, 2**14), "multiple": (1, 2**10), "max_aspect": (1, 100), "batch_size": WIDTH, "val_batch_size": WIDTH,

@@ -25,13 +25,15 @@ FIDELITY = {
 
 
 @torch.no_grad()
-def evaluate_reconstructions(space: LatentSpace, batches: Iterable[dict[str, Any]], features: Features) -> Evaluation:
+def evaluate_reconstructions(
+    space: LatentSpace, batches: Iterable[dict[str, Any]], features: Features | None
+) -> Evaluation:
     """Reconstruct held-out images through the mean of their posterior.
 
     Args:
         space: the VAE.
         batches: of "image", uint8 [B, 3, H, W].
-        features: of the KID, and of the perceptual distance where it has one.
+        features: of the KID, and of the perceptual distance where it has one; None: neither of the two.
 
     Returns:
         L1, PSNR, SSIM, MS-SSIM, the perceptual distance, KID against the originals; the KL divergence and the active
@@ -46,24 +48,25 @@ def evaluate_reconstructions(space: LatentSpace, batches: Iterable[dict[str, Any
             values[name].append(fidelity(reconstruction, image).cpu())
         if isinstance(features, EfficientNetLite0):
             values["perceptual"].append(features.distance(reconstruction, image).cpu())
-        found["originals"].append(features(image).cpu())
-        found["reconstructions"].append(features(reconstruction).cpu())
+        if features is not None:
+            found["originals"].append(features(image).cpu())
+            found["reconstructions"].append(features(reconstruction).cpu())
         mu, logvar, _ = space.compressor.posterior(image)
         values["kl"].append(bits_per_dimension(mu.float(), logvar.float(), image).cpu())
         found["means"].append(mu.flatten(2).float().cpu())
     result = Evaluation()
     for name, (title, _, unit, better) in FIDELITY.items():
         result.add(name, title, torch.cat(values[name]), group="reconstruction", unit=unit, better=better)
-    if values["perceptual"]:
-        title = f"perceptual distance ({features.label})"
-        result.add("perceptual", title, torch.cat(values["perceptual"]), group="reconstruction", better="lower")
-    originals, reconstructions = torch.cat(found["originals"]), torch.cat(found["reconstructions"])
-    count = len(originals)
-    add_distances(result, "reconstruction", reconstructions, originals, features.label, paired=True)
+    if features is not None:
+        if values["perceptual"]:
+            title = f"perceptual distance ({features.label})"
+            result.add("perceptual", title, torch.cat(values["perceptual"]), group="reconstruction", better="lower")
+        originals, reconstructions = torch.cat(found["originals"]), torch.cat(found["reconstructions"])
+        add_distances(result, "reconstruction", reconstructions, originals, features.label, paired=True)
     result.add("kl", "KL, per value of the image", torch.cat(values["kl"]), group="latents", unit="bits")
     means = torch.cat([one.transpose(0, 1).flatten(1) for one in found["means"]], dim=1)[None, :, :, None]
     active, channels = float(active_channels(means)), means.shape[1]
-    exact = Interval(active, math.nan, math.nan)
+    exact, count = Interval(active, math.nan, math.nan), sum(map(len, values["kl"]))
     result.add("active_channels", f"active channels of {channels}", exact, count, group="latents", better="higher")
     return result
 

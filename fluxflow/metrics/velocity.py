@@ -28,7 +28,7 @@ def evaluate_velocity(
     Args:
         space: the VAE.
         networks: name → flow and text encoder: `AVERAGED`, and others that are compared with them.
-        batches: of "image", uint8 [B, 3, H, W], and "caption".
+        batches: of "caption" and "image", uint8 [B, 3, H, W], or "mean" and "logvar" of a cache, [B, D, h, w].
         seed: of noise and times.
 
     Returns:
@@ -41,7 +41,10 @@ def evaluate_velocity(
     batches = list(batches)
     others = iter(other_captions([caption for batch in batches for caption in batch["caption"]]))
     for batch in batches:
-        mean, logvar = space.posterior(to_signed(batch["image"].to(device)))
+        if "image" in batch:
+            mean, logvar = space.posterior(to_signed(batch["image"].to(device)))
+        else:
+            mean, logvar = (batch[name].to(device).float() for name in ("mean", "logvar"))
         packed = space.sample(mean, logvar, torch.randn(mean.shape, generator=generator).to(device))
         captions = {name: list(batch["caption"]) for name in networks}
         captions["shuffled captions"] = [next(others) for _ in batch["caption"]]

@@ -180,8 +180,7 @@ def overfitted(run: Run) -> Finding | None:
 
 def averages_apart(run: Run) -> Finding | None:
     """Trained and averaged weights that do not do the same."""
-    raw = next((run.metrics[name] for name in RAW if name in run.metrics), None)
-    averaged = run.metrics.get("val/loss")
+    raw, averaged = (run.metrics.get(f"measure/velocity_loss{which}") for which in ("_raw", ""))
     if raw is None or averaged is None:
         return None
     trained, mean = float(raw.values[-1]), float(averaged.values[-1])
@@ -192,7 +191,7 @@ def averages_apart(run: Run) -> Finding | None:
         turn = f"Lower stage.learning_rate.minimum (now {_option(run, 'stage.learning_rate.minimum')}), the last rate."
     else:
         turn = f"Lower callbacks.ema.decay (now {_option(run, 'callbacks.ema.decay')}): the average looks too far back."
-    rule = "Said where the last two held-out losses differ by more than a tenth."
+    rule = "Said where the two losses that callbacks.measures took last differ by more than a tenth."
     return Finding("Trained and averaged weights are far apart", seen, turn, rule, serious=False)
 
 
@@ -249,7 +248,6 @@ CHECKS: tuple[Callable[[Run], Finding | None], ...] = (
     unfinished, left_out, diverged, not_falling, spikes, collapsed, discriminator_won, overfitted, averages_apart,
     cut_captions, bad_samples, waits,
 )  # fmt: skip
-RAW = ("val/loss_raw", "val/raw_loss", "val_raw/loss", "val/raw/loss")  # names of the loss of the trained weights
 
 
 def find(run: Run) -> list[Finding]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 PROGRESS = re.compile(r"step (\d+)/(\d+)  ")
 STOPPED = re.compile(r"SIG[A-Z0-9]+: saving after this step")
 NO_BETTER = re.compile(r"\S+ has not become better in \d+ validations: the run stops")
-ENDED = re.compile(r"\d+ steps in [\dhms]+")
+ENDED = re.compile(r"\d+ steps in [\dhms]+(, .* validation)?")
 
 State = Literal["finished", "stopped", "failed", "killed", "at work", "unknown"]
 

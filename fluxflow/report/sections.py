@@ -40,7 +40,13 @@ MEANINGS = {
     "speed/peak_memory_gb": "10⁹ bytes",
 }
 LOSSES = ("loss", "train/loss", "train/l1_mse", "train/kl", "train/loss_discriminator")
-GROUPS = {"losses": "Loss", "val": "Held out", "train": "Training", "speed": "Speed and memory"}
+GROUPS = {
+    "losses": "Loss",
+    "val": "Held out",
+    "measure": "Measures",
+    "train": "Training",
+    "speed": "Speed and memory",
+}
 STATISTICS = {
     "kl": ("KL divergence", "nats per element; grey: without information"),
     "std": ("σ of the mean μ", "over images and places; near 0, a channel is constant"),

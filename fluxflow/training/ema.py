@@ -86,8 +86,7 @@ def _weights(module: LightningModule) -> dict[str, Tensor]:
 @contextmanager
 def averaged(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
     """Put the averaged weights, where the run has an EMA, and eval mode in place for a while, without gradients."""
-    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue] (set at run time)
-    ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
+    ema = find_ema(trainer)
     modes = {module: module.training for module in pl_module.modules()}
     pl_module.eval()
     try:
@@ -96,3 +95,13 @@ def averaged(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def find_ema(trainer: Trainer) -> EMA | None:
+    """Return the EMA of a run, where it has one."""
+    return next((callback for callback in callbacks_of(trainer) if isinstance(callback, EMA)), None)
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """Return the callbacks of a run."""
+    return trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue] (set at run time)

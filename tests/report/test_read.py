@@ -95,7 +95,11 @@ def test_the_history_says_how_a_run_ended(tmp_path: Path, state: str) -> None:
 
 
 LOGS = {
-    "finished": ["step 400/400  100%  5 it/s", "step 400  validation  val/loss 0.1", "400 steps in 1m20s"],
+    "finished": [
+        "step 400/400  100%  5 it/s",
+        "step 400  validation  val/loss 0.1",
+        "400 steps in 1m20s, 4% of it validation",
+    ],
     "stopped": ["step 200/400  50%  5 it/s", "SIGTERM: saving after this step", "200 steps in 40s"],
     "unknown": ["step 200/400  50%  5 it/s"],
 }

@@ -1,4 +1,4 @@
-"""What happens beside the training step: progress, previews, checkpoints, throughput, report, orderly interruption."""
+"""What happens beside the training step: progress, previews, measures, checkpoints, speed, report, interruption."""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from fluxflow.training.callbacks.checkpoints import Checkpoints
     from fluxflow.training.callbacks.curves import Curves
     from fluxflow.training.callbacks.interruption import Interruption
+    from fluxflow.training.callbacks.measures import Measures
     from fluxflow.training.callbacks.previews import Reconstructions, Samples
     from fluxflow.training.callbacks.progress_bar import Progress
     from fluxflow.training.callbacks.record import RunRecord
@@ -18,6 +19,7 @@ __all__ = [
     "Checkpoints",
     "Curves",
     "Interruption",
+    "Measures",
     "Progress",
     "Reconstructions",
     "Report",
@@ -31,6 +33,7 @@ __getattr__ = exports(
         "Checkpoints": "training.callbacks.checkpoints",
         "Curves": "training.callbacks.curves",
         "Interruption": "training.callbacks.interruption",
+        "Measures": "training.callbacks.measures",
         "Progress": "training.callbacks.progress_bar",
         "Reconstructions": "training.callbacks.previews",
         "Report": "training.callbacks.report",

@@ -14,7 +14,7 @@ from fluxflow.checkpoint.model import is_exported, save_model
 from fluxflow.errors import ConfigError, NotFiniteError, StorageError
 from fluxflow.files import replacing
 from fluxflow.runs import BEST, LAST
-from fluxflow.training.ema import averaged
+from fluxflow.training.ema import averaged, callbacks_of
 from fluxflow.training.gradients import batches_a_step, count_batches, forget_begun_step
 
 Stage = Any  # a VAELitModule or FlowLitModule; Lightning's hooks are typed for every module
@@ -34,7 +34,8 @@ class Checkpoints(Callback):
         run_dir: the folder of the run.
         every: steps between two saves.
         sample_size: side of the training images, in pixels, for the model folder; None: the data module knows it.
-        monitor: the validation metric whose best value makes `best.ckpt`: one of the module's `validation_metrics`.
+        monitor: the validation metric whose best value makes `best.ckpt`: one of the `validation_metrics` of the module
+            or of a callback, which is named before this one.
         patience: validations in a row without a better value after which the run stops; None: it never does.
     """
 
@@ -58,7 +59,9 @@ class Checkpoints(Callback):
 
     def setup(self, trainer: Trainer, pl_module: Stage, stage: str) -> None:
         trainer.strategy.checkpoint_io = WholeCheckpoints()
-        metrics: dict[str, str] = pl_module.validation_metrics
+        metrics: dict[str, str] = dict(pl_module.validation_metrics)
+        for callback in callbacks_of(trainer):
+            metrics |= getattr(callback, "validation_metrics", {})
         if self.monitor not in metrics:
             raise ConfigError(f"callbacks.checkpoints.monitor is {self.monitor}: it can be {', '.join(metrics)}.")
         if self.patience is not None and self.patience < 1:

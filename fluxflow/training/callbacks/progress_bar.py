@@ -30,6 +30,7 @@ class Progress(Callback):
         self._task = bars.TaskID(0)
         self._first, self._began = 0, 0.0  # step and time at which this process began
         self._last, self._told = 0, 0.0  # the same of the last line
+        self._validated, self._validates = 0.0, 0.0  # seconds of all validations, and when the last one began
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first = self._last = trainer.global_step
@@ -61,20 +62,25 @@ class Progress(Callback):
             self._last, self._told = step, now
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validates = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, description="validating")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated += time.monotonic() - self._validates
         if self._bar is not None:
             self._bar.update(self._task, description="training")
-        shown = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        shown = {
+            name: value for name, value in trainer.callback_metrics.items() if name.startswith(("val/", "measure/"))
+        }
         _say(trainer, f"step {trainer.global_step}  validation  {_pairs(shown)}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._bar is not None:
             self._bar.stop()
         steps, seconds = trainer.global_step - self._first, time.monotonic() - self._began
-        _say(trainer, f"{steps} steps in {duration(seconds)}")
+        share = f", {self._validated / seconds:.0%} of it validation" if self._validated else ""
+        _say(trainer, f"{steps} steps in {duration(seconds)}{share}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._bar is not None:

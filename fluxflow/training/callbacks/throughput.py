@@ -10,6 +10,7 @@ import torch
 from lightning import Callback, Trainer
 
 from fluxflow.metrics.peak import device_peak
+from fluxflow.training.ema import callbacks_of
 
 WINDOW = 50  # batches
 
@@ -42,7 +43,7 @@ class Throughput(Callback):
         self._peak: float | None = None
 
     def setup(self, trainer: Trainer, pl_module: Stage, stage: str) -> None:
-        callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue] (set at run time)
+        callbacks = callbacks_of(trainer)
         if self._others not in callbacks:
             callbacks.append(self._others)
 
