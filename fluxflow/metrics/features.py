@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxflow.errors import ConfigError
+from fluxflow.errors import ConfigError, reason
 
 BATCH = 32  # images at a time
 
@@ -142,7 +142,7 @@ class Pretrained(Features):
             self.network = AutoModel.from_pretrained(str(path), **options, use_safetensors=True).eval()
             processor = AutoImageProcessor.from_pretrained(str(path), **options, backend="pil")
         except (OSError, ValueError, ImportError) as error:
-            raise ConfigError(f"features={kind}:{path} cannot be read: {str(error).splitlines()[0]}") from error
+            raise ConfigError(f"features={kind}:{path} cannot be read: {reason(error)}") from error
         self.label = self.LABELS[kind]
         size = processor.crop_size or processor.size
         self.side = size.get("height") or size["shortest_edge"]
@@ -153,9 +153,39 @@ class Pretrained(Features):
     def vectors(self, images: Tensor) -> Tensor:
         pixels = (images / 2 + 0.5 - self.mean) / self.std
         if hasattr(self.network, "get_image_features"):
-            found = self.network.get_image_features(pixels)
-            return found if isinstance(found, Tensor) else found.pooler_output
+            return pooled(self.network.get_image_features(pixels))
         return self.network(pixels).last_hidden_state[:, 0]
+
+
+class Clip(Pretrained):
+    """A CLIP of transformers with its tokenizer: the CLIP score as well (Hessel et al., 2021)."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__("clip", path)
+        from transformers import AutoTokenizer
+
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, ImportError) as error:
+            raise ConfigError(f"features=clip:{path} has no tokenizer that can be read: {reason(error)}") from error
+
+    @torch.no_grad()
+    def scores(self, vectors: Tensor, captions: list[str]) -> Tensor:
+        """CLIP score of images and their captions, [B] in [0, 100]: 100 · max(cos, 0), as torchmetrics gives it.
+
+        Args:
+            vectors: features of the images, [B, F].
+            captions: theirs; what is longer than CLIP's window is cut.
+        """
+        window = self.network.config.text_config.max_position_embeddings
+        found = []
+        for start in range(0, len(captions), BATCH):
+            some = captions[start : start + BATCH]
+            tokens = self.tokenizer(some, padding=True, truncation=True, max_length=window, return_tensors="pt")
+            text = {name: tokens[name].to(self.mean.device) for name in ("input_ids", "attention_mask")}
+            found.append(pooled(self.network.get_text_features(**text)).float().cpu())
+        cosine = F.cosine_similarity(vectors.cpu(), torch.cat(found))
+        return 100 * cosine.clamp(min=0)
 
 
 def make_features(name: str) -> Features:
@@ -173,7 +203,12 @@ def make_features(name: str) -> Features:
         )
     if not Path(path).exists() or not path:
         raise ConfigError(f"features={name}: there is no {path or 'path'}; nothing is downloaded.")
-    return Inception(path) if kind == "inception" else Pretrained(kind, path)
+    return Inception(path) if kind == "inception" else Clip(path) if kind == "clip" else Pretrained(kind, path)
+
+
+def pooled(found: Any) -> Tensor:
+    """The features that `get_image_features` gives, which are in an output object since transformers 5."""
+    return found if isinstance(found, Tensor) else found.pooler_output
 
 
 def resized(images: Tensor, side: int) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from fluxflow.errors import ConfigError
-from fluxflow.metrics.features import EfficientNetLite0, make_features, resized, to_bytes
+from fluxflow.metrics.features import Clip, EfficientNetLite0, make_features, resized, to_bytes
+from tests import pipelines
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,7 @@ def test_models_of_transformers_are_read_from_their_folder(kind: str, tmp_path: 
         model = CLIPModel(CLIPConfig(**parts, projection_dim=8)).eval()
     model.save_pretrained(tmp_path)
     BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(tmp_path)
+    pipelines.text_encoder().tokenizer.save_pretrained(tmp_path)
     features = make_features(f"{kind}:{tmp_path}")
     found = features(images())
     assert found.shape == (2, 16 if kind == "dinov2" else 8)
@@ -93,6 +95,14 @@ def test_models_of_transformers_are_read_from_their_folder(kind: str, tmp_path: 
         else:
             expected = model.visual_projection(model.vision_model(pixels).pooler_output)
     torch.testing.assert_close(found, expected)
+    if isinstance(features, Clip):
+        scores = features.scores(found, captions := ["a red dress", "a green shirt " * 50])
+        for vector, caption, score in zip(found, captions, scores, strict=True):
+            tokens = features.tokenizer(caption)["input_ids"][: model.config.text_config.max_position_embeddings]
+            with torch.no_grad():
+                text = model.text_projection(model.text_model(torch.tensor([tokens])).pooler_output)[0]
+            cosine = (vector @ text / vector.norm() / text.norm()).clamp(min=0)
+            torch.testing.assert_close(score, 100 * cosine, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["resnet", "inception:", "inception:nowhere.pt", "dinov2:nowhere"])
