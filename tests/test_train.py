@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning import Trainer
 from PIL import Image
 from safetensors.torch import load_file
@@ -185,15 +187,19 @@ def test_the_same_seed_gives_the_same_losses(command: Command) -> None:
 
 def test_a_sweep_over_sizes_leaves_a_folder_a_job_and_an_answer(command: Command) -> None:
     sizes = ["model.vae_dim=8,16", "model.feat_dim=16", "seed=0,1", "val_every=2"]
-    assert command("-m", *VAE, "steps=2", *sizes, "name=sizes") is None
+    told = "+hydra.callbacks.told._target_=hydra.experimental.callbacks.LogJobReturnCallback"
+    assert command("-m", *VAE, "steps=2", *sizes, "name=sizes", told) is None
     jobs = [config.parent for config in Path("outputs/sweeps/sizes").rglob("config.yaml")]
     assert len(jobs) == 4
     assert {len(load_vae(job).mean) for job in jobs} == {8, 16}
     assert all(step_of(job) == 2 for job in jobs)
     table = Path("outputs/sweeps/sizes/sweep.csv").read_text(encoding="utf-8")
-    rows = list(csv.DictReader(table.splitlines()))
-    assert {(row["model.vae_dim"], row["seed"]) for row in rows} == {(d, s) for d in ("8", "16") for s in "01"}
-    assert all(float(row["val/psnr"]) > 0 for row in rows)
+    answer = list(csv.DictReader(table.splitlines()))
+    assert {(row["model.vae_dim"], row["seed"]) for row in answer} == {(d, s) for d in ("8", "16") for s in "01"}
+    assert all(float(row["val/psnr"]) > 0 for row in answer)
+    for job in jobs:  # what a sweeper that tunes is given
+        returned = re.findall(r"return value: (.*)", (job / "run.log").read_text())
+        assert float(returned[-1]) == pytest.approx(float(rows(job)[-1]["val/loss"]), rel=1e-4)
     assert "Pareto" in Path("outputs/sweeps/sizes/sweep.html").read_text(encoding="utf-8")
 
 
@@ -270,6 +276,22 @@ def test_a_finished_run_mends_its_model_and_passes_over_a_damaged_checkpoint(com
     assert command(*VAE, "steps=2", "resume=auto") is None
     assert f"Passed over: {last.absolute()} is damaged" in (run / "run.log").read_text()
     assert {path: path.read_bytes() for path in (run / "model").rglob("*.*") if path.is_file()} == whole
+
+
+@pytest.mark.slow
+def test_optuna_tunes(command: Command) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    study = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.sampler.seed=0"]
+    rate = "stage.optimizer.lr=tag(log,interval(1e-5,1e-1))"
+    assert command("-m", *VAE, *study, rate, "steps=2", "name=tuned") is None
+    found = yaml.safe_load(Path("outputs/sweeps/tuned/optimization_results.yaml").read_text())
+    jobs = [last.parents[1] for last in Path("outputs/sweeps/tuned").glob("*/checkpoints/last.ckpt")]
+    rates = [yaml.safe_load((job / "config.yaml").read_text())["stage"]["optimizer"]["lr"] for job in jobs]
+    losses = {rate: float(rows(job)[-1]["val/loss"]) for rate, job in zip(rates, jobs, strict=True)}
+    assert len(losses) == 3
+    best = min(losses, key=lambda rate: losses[rate])
+    assert found["best_params"]["stage.optimizer.lr"] == pytest.approx(best)
+    assert found["best_value"] == pytest.approx(losses[best], rel=1e-4)
 
 
 @pytest.mark.slow

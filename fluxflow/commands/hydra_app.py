@@ -86,18 +86,18 @@ def run(main: Callable[[], None], after_sweep: Callable[[Path], None] | None = N
         sys.exit(f"error: {len(_failed_jobs)} of the jobs failed: {'; '.join(_failed_jobs)}")
 
 
-def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """Wrap the function below `hydra.main`: mistakes become one line, and a sweep outlives a failed job."""
 
     @functools.wraps(task)
-    def reported(config: DictConfig) -> None:
+    def reported(config: DictConfig) -> Any:
         hydra = HydraConfig.get()
         run_dir = Path(hydra.runtime.output_dir)
         if hydra.mode == RunMode.MULTIRUN:
             _sweep_folders.add(Path(hydra.sweep.dir))
         try:
             with storage_errors(run_dir, FULL):
-                task(config)
+                return task(config)
         except MISTAKES as error:
             release(run_dir)
             remove_if_empty(run_dir)
@@ -107,13 +107,12 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             if hydra.mode != RunMode.MULTIRUN:
                 raise
             traceback.print_exc()
-        else:
-            return
         finally:
             release(run_dir)
         if hydra.mode != RunMode.MULTIRUN:
             sys.exit(1)
         _failed_jobs.append(hydra.job.override_dirname)
+        return None
 
     return reported
 

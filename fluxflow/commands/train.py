@@ -7,6 +7,7 @@ Every key of configs/ is set as key=value; `--help` lists the groups, `--cfg job
 """
 
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,9 @@ DERIVED = ("resume", "name", "run_dir", "output_dir", "trainer", "callbacks", "l
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 @job
-def main(config: DictConfig) -> None:
-    """Train the stage that `config` describes."""
-    train(config)
+def main(config: DictConfig) -> float | None:
+    """Train the stage that `config` describes; returns what a sweeper that tunes minimises."""
+    return train(config)
 
 
 def command() -> None:
@@ -50,8 +51,12 @@ def answer_sweep(folder: Path) -> None:
         log.warning("The sweep has no answer: %s", error)
 
 
-def train(config: DictConfig) -> None:
-    """Check `config`, build the run that it describes, train, and exit with 128 + n after signal n."""
+def train(config: DictConfig) -> float | None:
+    """Check `config`, build the run that it describes, train, and exit with 128 + n after signal n.
+
+    Returns:
+        The best value of `callbacks.checkpoints.monitor`, negated where higher is better; None where there is none.
+    """
     plain = checked(config, reference())
     if HydraConfig.get().mode == RunMode.MULTIRUN and config.trainer.strategy != "auto":
         raise ConfigError("A sweep (-m) trains its jobs one after the other on one device: take strategy=single.")
@@ -64,14 +69,15 @@ def train(config: DictConfig) -> None:
     from fluxflow.data.streaming.loader import end_workers
 
     try:
-        _fit(config, plain, checkpoints)
+        return _fit(config, plain, checkpoints)
     finally:
         end_workers()  # of an error, too: a sweep goes on with its next job
 
 
-def _fit(config: DictConfig, plain: dict[str, Any], checkpoints: list[Path]) -> None:
+def _fit(config: DictConfig, plain: dict[str, Any], checkpoints: list[Path]) -> float | None:
     from fluxflow.checkpoint.model import is_exported
     from fluxflow.checkpoint.training import read_first_whole
+    from fluxflow.training.ema import callbacks_of
     from fluxflow.training.rehearsal import MisconfigurationException
 
     checkpoint = None
@@ -81,7 +87,7 @@ def _fit(config: DictConfig, plain: dict[str, Any], checkpoints: list[Path]) -> 
         step = content["global_step"]
         if step >= config.steps and is_exported(Path(config.run_dir) / "model", step):
             log.info("%s is at step %d already: a larger steps= goes on", checkpoint, step)
-            return
+            return _finite(content["callbacks"].get("Checkpoints", {}).get("best"))
         log.info("Going on from %s, step %d%s", checkpoint, step, _changes(content["config"], plain))
     training = build_training(config)
     try:
@@ -90,6 +96,12 @@ def _fit(config: DictConfig, plain: dict[str, Any], checkpoints: list[Path]) -> 
         raise ConfigError(f"trainer: {error}") from error
     if training.interruption.signal is not None:
         sys.exit(128 + training.interruption.signal)
+    found = (getattr(callback, "best", None) for callback in callbacks_of(training.trainer))
+    return next(filter(None, map(_finite, found)), None)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _changes(there: dict[str, Any], here: dict[str, Any]) -> str:

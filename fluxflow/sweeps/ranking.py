@@ -5,6 +5,7 @@ that both have: what a seed does to both, such as the order of the data, drops o
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -48,7 +49,7 @@ class Model:
 
     @property
     def label(self) -> str:
-        return " ".join(f"{key}={value}" for key, value in self.options.items()) or "all"
+        return " ".join(f"{key}={_short(value)}" for key, value in self.options.items()) or "all"
 
     @property
     def values(self) -> dict[int, float]:
@@ -132,7 +133,7 @@ def pareto_front(models: Sequence[Model], cost: str, better: Better) -> list[Mod
 
 
 def warnings(models: Sequence[Model]) -> list[str]:
-    """What makes the comparison unfair or weak: unequal numbers of seeds or images, jobs without a value."""
+    """What makes the comparison unfair or weak: unequal numbers of seeds, images or settings, jobs without a value."""
     found = []
     seeds = {len(model.values) for model in models}
     if len(seeds) > 1:
@@ -142,6 +143,32 @@ def warnings(models: Sequence[Model]) -> list[str]:
         found.append(
             f"The jobs were trained on different numbers of images, from {min(budgets):,} to {max(budgets):,}."
         )
+    found += _search_budgets(models)
     failed = [job for model in models for job in model.jobs if job.value is None]
     found += [f"{job.name} has no value: {job.problem}" for job in failed]
     return found
+
+
+def _search_budgets(models: Sequence[Model]) -> list[str]:
+    """A sentence for each option whose values were tried with different numbers of settings of the others.
+
+    The best of many settings is better than the best of few, whatever the option is worth.
+    """
+    found = []
+    for key in dict.fromkeys(key for model in models for key in model.options):
+        tried = Counter(model.options.get(key, "–") for model in models if model.values)
+        if len(set(tried.values())) > 1:
+            (most, many), (least, few) = tried.most_common()[0], tried.most_common()[-1]
+            found.append(
+                f"The search was unequal: {key}={_short(most)} was tried with {many} settings of the other options, "
+                f"{_short(least)} with {few}."
+            )
+    return found
+
+
+def _short(value: str) -> str:
+    """A number in four digits, anything else as it is."""
+    try:
+        return value if value.isdigit() else f"{float(value):.4g}"
+    except ValueError:
+        return value

@@ -68,3 +68,12 @@ def test_what_is_unfair_is_named() -> None:
     assert "32_0 has no value: it failed" in sentences
     assert warnings(models_of(jobs({"8": [1.0, 2.0], "16": [1.0, 2.0]}))) == []
     assert math.isnan(models_of(found)[2].interval.value) or not models_of(found)[2].values
+
+
+def test_an_unequal_search_is_named() -> None:
+    tried = [("silu", "0.0017826497"), ("silu", "0.01"), ("silu", "0.1"), ("bezier", "0.01")]
+    found = [Job("run", {"model.activation": name, "stage.optimizer.lr": lr}, 0, 1.0) for name, lr in tried]
+    sentences = warnings(models_of(found))
+    assert "model.activation=silu was tried with 3 settings of the other options, bezier with 1" in sentences[0]
+    assert models_of(found)[0].label == "model.activation=silu stage.optimizer.lr=0.001783"
+    assert warnings(models_of([found[0], found[3]])) == []
