@@ -9,27 +9,19 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.pairs import machine
 from fluxflow.commands.image_sets import DEMO, named_sets
+from fluxflow.kernels.heap import keep_freed_memory
 from fluxflow.metrics.distribution import kid
 from fluxflow.metrics.features import Features, make_features
+from fluxflow.metrics.image import blurred
 
 COUNT = 1000  # images of a half
 SIZE = (64, 64)
 BLUR = (0.5, 1.0, 2.0)  # σ in pixels
 NOISE = (0.02, 0.05, 0.1)  # σ, of images in [0, 1]
-
-
-def blurred(images: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur of images [B, 3, H, W]."""
-    offsets = torch.arange(-8, 9) / sigma
-    kernel = torch.exp(-offsets.square() / 2)
-    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
-    padded = F.pad(images, (8, 8, 8, 8), mode="reflect")
-    return F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.transpose(2, 3), groups=3)
 
 
 def load(name: str, count: int, training: bool = False) -> Tensor:
@@ -51,11 +43,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=COUNT, help="images of a half")
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
+    keep_freed_memory(torch.device("cpu"))
     features = make_features(options.features)
     images = load(DEMO, 2 * options.count, training=True)
-    first, second = images.chunk(2)
-    reference = features(first)
     generator = torch.Generator().manual_seed(0)
+    first, second = images[torch.randperm(len(images), generator=generator)].chunk(2)  # they lie in no random order
+    reference = features(first)
     noise = torch.randn(second.shape, generator=generator)
     sets = {f"the other half of {len(images)} photographs": second}
     sets |= {f"… blurred, σ {sigma:g} pixels": blurred(second, sigma) for sigma in BLUR}

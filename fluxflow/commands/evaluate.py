@@ -57,9 +57,11 @@ def _run(options: argparse.Namespace, command: str) -> None:
         check_model(run)  # refused before torch is imported, which takes seconds
     from fluxflow.commands.evaluation import EvaluationConfig, beside, evaluate, write
     from fluxflow.commands.sampling import device_of
+    from fluxflow.kernels.heap import keep_freed_memory
     from fluxflow.metrics.features import make_features
 
     device = device_of(options.device)
+    keep_freed_memory(device)
     features = make_features(options.features).to(device)
     settings = {name: getattr(options, name) for name in EvaluationConfig.__dataclass_fields__}
     results = {}

@@ -102,8 +102,8 @@ def evaluate(run: str, config: EvaluationConfig, features: Features, device: tor
         elif part == "velocity":
             results.append(evaluate_velocity(space, _flows(run, index, networks), batches))
         elif part == "samples":
-            photographs = _photographs(held_out, config.count, features, device)
-            seen = None if training is None else _photographs(training, config.training, features, device)
+            photographs = _photographs(held_out, config.count, features)
+            seen = None if training is None else _photographs(training, config.training, features)
             results.append(_samples(run, photographs, seen or photographs, features, config, device))
         elif isinstance(held_out.reader, ShapesReader):
             side = held_out.reader.image_size
@@ -209,14 +209,14 @@ def _drawing(run: str, size: tuple[int, int], config: EvaluationConfig, device: 
     return drawing(pipeline, size, config.steps, config.guidance, progress=True)
 
 
-def _photographs(images: ImageSet, limit: int, features: Features, device: torch.device) -> Photographs:
+def _photographs(images: ImageSet, limit: int, features: Features) -> Photographs:
     found, captions, vectors = [], [], []
     for batch in _Shown(images, limit, images.name):
         if found and batch["image"].shape[2:] != found[0].shape[2:]:
             raise ConfigError(f"{images.name} has images of several shapes: samples are compared at one alone.")
         found.append(batch["image"])
         captions += batch["caption"]
-        vectors.append(features(batch["image"].to(device)).cpu())
+        vectors.append(features(batch["image"]).cpu())
     return Photographs(torch.cat(found), captions, torch.cat(vectors))
 
 

@@ -28,6 +28,11 @@ class Features(nn.Module, ABC):
 
     label: str
     side: int
+    place: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("place", torch.empty(0), persistent=False)  # it tells where the network is
 
     @abstractmethod
     def vectors(self, images: Tensor) -> Tensor:
@@ -38,12 +43,12 @@ class Features(nn.Module, ABC):
         """Features of images of any size.
 
         Args:
-            images: [B, 3, H, W] in [-1, 1], or uint8.
+            images: [B, 3, H, W] in [-1, 1], or uint8, on any device.
 
         Returns:
             [B, F] in float32.
         """
-        parts = [self.vectors(resized(part, self.side)).float() for part in images.split(BATCH)]
+        parts = [self.vectors(resized(part.to(self.place.device), self.side)).float() for part in images.split(BATCH)]
         return torch.cat(parts)
 
 
@@ -114,7 +119,7 @@ class Inception(Features):
             raise ConfigError(f"features=inception:{path} is not a TorchScript file that can be read.") from error
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([self.vectors(part) for part in images.split(BATCH)])
+        return torch.cat([self.vectors(part.to(self.place.device)) for part in images.split(BATCH)])
 
     @torch.no_grad()
     def vectors(self, images: Tensor) -> Tensor:

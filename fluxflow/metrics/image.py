@@ -1,6 +1,9 @@
-"""Fidelity of an image to its original, image by image, for values in [-1, 1]."""
+"""Fidelity of an image to its original, image by image, for values in [-1, 1]; and a blur, which lowers it."""
+
+import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import (
     multiscale_structural_similarity_index_measure,
@@ -45,3 +48,14 @@ def ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
         )
     assert isinstance(values, Tensor)
     return values
+
+
+def blurred(images: Tensor, sigma: float) -> Tensor:
+    """Images [B, C, H, W] behind a Gaussian filter of so many pixels, their borders repeated; 0: as they are."""
+    if sigma == 0:
+        return images
+    far = math.ceil(3 * sigma)
+    kernel = torch.exp(-torch.arange(-far, far + 1).square() / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
+    wide = F.pad(images, (far, far, far, far), mode="replicate")
+    return F.conv2d(F.conv2d(wide, kernel, groups=len(kernel)), kernel.mT, groups=len(kernel))

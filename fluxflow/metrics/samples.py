@@ -15,11 +15,13 @@ from torch import Tensor
 from fluxflow.metrics.distribution import copied, coverage, density, diversity, nearest_distance, precision
 from fluxflow.metrics.features import Clip, Features
 from fluxflow.metrics.garments import WORDS, GarmentJudge, words
+from fluxflow.metrics.image import blurred
 from fluxflow.metrics.measure import Evaluation
 from fluxflow.metrics.reconstruction import add_distances
 from fluxflow.metrics.shapes.scoring import CATEGORIES, evaluation_scenes, score
 
 BATCH = 16  # samples at a time
+BLURS = (1 / 64, 1 / 24)  # σ of the blurred copies, of the side of an image
 FEWEST = 20  # images in a set whose neighbourhoods say something
 
 Draw = Callable[[list[str]], Tensor]
@@ -106,7 +108,7 @@ def evaluate_samples(
     copies = copied(found, held_out.features, training.features)
     result.add("copies", "nearer to training than 99 % of photographs", copies, group="samples", better="lower")
     if sum(words(caption).keys() >= {"category", "background"} for caption in asked) > 0.9 * len(asked):
-        judge = GarmentJudge(training.images, training.features, training.captions)
+        judge = GarmentJudge(*_with_blurred_copies(training, features))
         _add_words(result, "samples", judge.right(samples.cpu(), found, asked))
         _add_words(result, "photographs", judge.right(held_out.images, held_out.features, held_out.captions))
     return result, samples.unflatten(0, (len(captions), each))
@@ -146,6 +148,16 @@ def evaluate_shapes(draw: Draw, prompts: int) -> Evaluation:
         correct = score(draw([scene.prompt for scene in scenes]), scenes)[category].correct
         result.add(category, category.replace("_", " "), correct, group="captions", better="higher")
     return result
+
+
+def _with_blurred_copies(photographs: Photographs, features: Features) -> tuple[Tensor, Tensor, list[str]]:
+    """Images, features and captions, each image sharp and twice blurred: a judge that saw sharp ones alone finds one
+    and the same garment in all that is blurred.
+    """
+    sharp = photographs.images / 127.5 - 1
+    images = [sharp, *(blurred(sharp, share * sharp.shape[-1]) for share in BLURS)]
+    found = [photographs.features, *(features(one).cpu() for one in images[1:])]
+    return torch.cat(images), torch.cat(found), photographs.captions * len(images)
 
 
 def _add_diversity(result: Evaluation, found: Tensor, label: str) -> None:

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from fluxflow.metrics.image import MS_SSIM_WEIGHTS, l1, ms_ssim, psnr, ssim
+from fluxflow.metrics.image import MS_SSIM_WEIGHTS, blurred, l1, ms_ssim, psnr, ssim
 
 
 def test_psnr_of_a_constant_error():
@@ -68,3 +68,9 @@ def test_l1_is_the_mean_absolute_error():
     torch.testing.assert_close(
         l1(target + torch.tensor([0.5, -1.0])[:, None, None, None], target), torch.tensor([0.5, 1])
     )
+
+
+def test_a_gaussian_of_zero_and_a_constant_change_nothing():
+    image = torch.rand(1, 3, 16, 16)
+    assert torch.equal(blurred(image, 0.0), image)
+    torch.testing.assert_close(blurred(torch.full((1, 3, 16, 16), 0.3), 1.0), torch.full((1, 3, 16, 16), 0.3))

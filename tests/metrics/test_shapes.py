@@ -13,7 +13,7 @@ from fluxflow.errors import ConfigError
 from fluxflow.metrics.shapes import CATEGORIES, EvaluationScene, detect, evaluation_scenes, score
 from fluxflow.metrics.shapes import __main__ as command
 from fluxflow.metrics.shapes.accuracy import DAMAGES, confusion, images_of, paired, shares
-from fluxflow.metrics.shapes.detection import blurred, normalised
+from fluxflow.metrics.shapes.detection import normalised
 from fluxflow.metrics.shapes.scoring import is_right
 from fluxflow.metrics.shapes.segmentation import background, connected, fits
 
@@ -85,12 +85,6 @@ def test_normalised_objects_do_not_depend_on_place_and_size():
     torch.testing.assert_close(centres * 64, torch.tensor([[20.3, 30.0], [40.0, 35.5]]), atol=0.02, rtol=0)
     torch.testing.assert_close(radii * 64, torch.tensor([9.0, 15.0]), atol=0.02, rtol=0)
     assert (crops[0] - crops[1]).abs().mean() < 0.02
-
-
-def test_a_gaussian_of_zero_and_a_constant_change_nothing():
-    image = torch.rand(1, 3, 16, 16)
-    assert torch.equal(blurred(image, 0.0), image)
-    torch.testing.assert_close(blurred(torch.full((1, 3, 16, 16), 0.3), 1.0), torch.full((1, 3, 16, 16), 0.3))
 
 
 def test_an_empty_picture_and_noise_show_nothing():

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fluxflow.data.shapes.render import render
 from fluxflow.data.shapes.scene import COLORS, SHAPES, Scene, SceneObject, place, relation
-from fluxflow.metrics.shapes.detection import Detection, blurred, detect
+from fluxflow.metrics.image import blurred
+from fluxflow.metrics.shapes.detection import Detection, detect
 
 Pair = tuple[SceneObject, Detection | None]
 MEASURES = ("found", "shape", "color", "size", "count", "place", "relation")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fluxflow.data.shapes.render import coverage
 from fluxflow.data.shapes.scene import COLORS, SHAPES, SIZE_BORDER, SceneObject
+from fluxflow.metrics.image import blurred
 from fluxflow.metrics.shapes.segmentation import Regions, segment
 
 GRID, WINDOW = (
@@ -136,14 +137,3 @@ def templates(side: int) -> Templates:
     return Templates(
         torch.cat(crops).flatten(1), [thing.shape for thing in things] * len(BLURS), ratios.flatten().tolist()
     )
-
-
-def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Images [B, C, H, W] behind a Gaussian filter of so many pixels, their borders repeated; 0: as they are."""
-    if sigma == 0:
-        return images
-    far = math.ceil(3 * sigma)
-    kernel = torch.exp(-torch.arange(-far, far + 1).square() / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
-    wide = F.pad(images, (far, far, far, far), mode="replicate")
-    return F.conv2d(F.conv2d(wide, kernel, groups=len(kernel)), kernel.mT, groups=len(kernel))

@@ -152,7 +152,7 @@ class Measures(Callback):
         if self._photographs is None:
             images = torch.cat([batch["image"] for batch in self._batches])
             captions = [caption for batch in self._batches for caption in batch["caption"]]
-            self._photographs = Photographs(images, captions, features(images.to(pl_module.device)).cpu())
+            self._photographs = Photographs(images, captions, features(images).cpu())
         return compare_samples(self._drawing(pl_module), self._photographs, features, self.seeds)
 
     def _drawing(self, pl_module: Any) -> Draw:
