@@ -45,6 +45,21 @@ def mean_interval(values: Tensor, confidence: float = 0.95, seed: int = 0) -> In
     return percentile_interval(float(values.mean()), weights @ values / len(values), confidence)
 
 
+def share_interval(flags: Tensor, z: float = 1.96) -> Interval:
+    """The share of independent flags that are true, [N], with Wilson's score interval (1927).
+
+    A bootstrap has no width where all flags are alike, and 0 of 50 may well be 5 % of all there could be.
+
+    Args:
+        flags: of any type, true or false.
+        z: quantile of the normal distribution; 1.96 for a confidence of 95 %.
+    """
+    count, share = flags.numel(), float(flags.double().mean())
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
 def paired_interval(first: Tensor, second: Tensor, confidence: float = 0.95, seed: int = 0) -> Interval:
     """The mean of `first` − `second` over the same samples, [N] each, with its bootstrap interval."""
     return mean_interval(first.double() - second.double(), confidence, seed)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fluxflow.metrics.intervals import Interval, mean_interval
+from fluxflow.metrics.intervals import Interval, mean_interval, share_interval
 
 
 @dataclass(frozen=True)
@@ -60,5 +60,9 @@ class Evaluation:
     def add(self, name: str, title: str, values: Tensor | Interval, count: int | None = None, **options: Any) -> None:
         """Note a measure: values of independent images, [N], whose mean counts, or an interval with its count."""
         number = len(values) if count is None else count
-        interval = values if isinstance(values, Interval) else mean_interval(values.to(torch.float64))
+        interval = values if isinstance(values, Interval) else _interval(values)
         self.measures.append(Measure(name, title, interval, number, **options))
+
+
+def _interval(values: Tensor) -> Interval:
+    return share_interval(values) if values.dtype == torch.bool else mean_interval(values.to(torch.float64))

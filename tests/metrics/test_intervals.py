@@ -9,6 +9,7 @@ from fluxflow.metrics.intervals import (
     mean_interval,
     paired_interval,
     resampling_weights,
+    share_interval,
     t_interval,
     t_quantile,
     verdict,
@@ -29,6 +30,22 @@ def test_the_interval_of_a_mean_is_that_of_the_central_limit():
     assert found.value == pytest.approx(float(values.mean()))
     assert found.low == pytest.approx(found.value - half, abs=0.1 * half)
     assert found.high == pytest.approx(found.value + half, abs=0.1 * half)
+
+
+@pytest.mark.parametrize(
+    ("true", "count", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (0, 50, 0.0, 0.0713)],
+)
+def test_the_interval_of_a_share_is_that_of_the_tables(true, count, low, high):
+    found = share_interval(torch.arange(count) < true)
+    assert found == pytest.approx((true / count, low, high), abs=1e-4)
+
+
+def test_the_interval_of_a_share_holds_it():
+    for share in (0.02, 0.3, 0.5):
+        flags = torch.rand(4000, 100, generator=torch.Generator().manual_seed(2)) < share
+        found = [share_interval(row) for row in flags]
+        assert 0.9 <= sum(one.low <= share <= one.high for one in found) / len(found) <= 0.97, share
 
 
 def test_pairs_take_out_what_both_share():
