@@ -27,6 +27,9 @@ class Report(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = True
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = True  # a run that was killed after its last step trains no more when it is resumed
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._write(trainer)  # after the data module, which logs what it rejected
 

@@ -26,6 +26,14 @@ def test_a_run_ends_with_its_page(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert [line for line in caplog.messages if line.startswith("Report: ") and line.endswith(" s)")]
 
 
+def test_a_run_that_was_killed_after_its_last_step_has_its_page_when_it_is_resumed(tmp_path: Path) -> None:
+    trainer = run(tmp_path)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    record = RunRecord({"steps": 3}, tmp_path)
+    stages.fit(stages.vae(), record, Report(tmp_path), steps=3, checkpoint=tmp_path / "last.ckpt")
+    assert ">finished<" in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.parametrize(("error", "state"), [(None, "stopped"), (RuntimeError("out of luck"), "failed")])
 def test_a_run_that_does_not_reach_its_end_has_one_too(tmp_path: Path, error: Exception | None, state: str) -> None:
     try:
