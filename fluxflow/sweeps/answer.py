@@ -134,7 +134,7 @@ def as_html(found: Answer) -> str:
 
 
 def front_plot(found: Answer, cost: str, title: str) -> Plot:
-    """The measure of each model with its interval over a cost; a line joins those that nothing beats."""
+    """The measure of each model, marked by its rank, with its interval over a cost; a line joins what nothing beats."""
     drawn = empty_figure(title, height=320)
     known = [model for model in found.models if model.values and not math.isnan(model.cost(cost))]
     front = pareto_front(known, cost, found.better)
@@ -144,7 +144,8 @@ def front_plot(found: Answer, cost: str, title: str) -> Plot:
         interval, colour = model.interval, COLOURS[1 if model in front else 0]
         half = 0.0 if math.isnan(interval.high) else interval.high - interval.value
         look = {"marker": {"color": colour, "size": 9}, "error_y": {"type": "data", "array": [half]}}
-        drawn.add_scatter(**_points([model], cost), mode="markers", name=model.label, **look)
+        rank = {"text": str(found.models.index(model) + 1), "textposition": "middle right"}
+        drawn.add_scatter(**_points([model], cost), mode="markers+text", name=model.label, **look, **rank)
     drawn.update_layout(yaxis_title=found.measure, hovermode="closest")
     return plot(drawn, f"{found.measure} against {title}")
 
