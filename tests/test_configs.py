@@ -20,7 +20,7 @@ def composed(*overrides: str, command: str = "train") -> DictConfig:
 
 def needed(group: str, name: str) -> list[str]:
     """What a user must give with this choice."""
-    stage = "flow" if name in ("flow", "demo_flow", "fsdp", "fp16", "latents") else "vae"
+    stage = "flow" if name in ("flow", "demo_flow", "shapes_flow", "fsdp", "fp16", "latents") else "vae"
     data = ["data.train=pictures"] if group == "data" and name not in ("demo", "shapes") else []
     chosen = [] if group in ("stage", "experiment") else [f"stage={stage}"]
     return [*chosen, *data, *(["vae=outputs/vae/mine"] if stage == "flow" else []), f"{group}={name}"]
