@@ -27,7 +27,7 @@ from fluxflow.errors import CheckpointError, ConfigError
 from fluxflow.files import replacing
 from fluxflow.image_grid import grid, save_png, to_pil
 from fluxflow.metrics.features import Features
-from fluxflow.metrics.measure import Evaluation
+from fluxflow.metrics.measure import PARTS, Evaluation
 from fluxflow.metrics.reconstruction import evaluate_reconstructions
 from fluxflow.metrics.samples import Draw, Photographs, drawing, evaluate_samples, evaluate_shapes
 from fluxflow.metrics.velocity import AVERAGED, evaluate_velocity
@@ -37,7 +37,6 @@ from fluxflow.models.registry import digest
 from fluxflow.pipeline import FluxFlowPipeline
 from fluxflow.runs import LAST
 
-PARTS = {"vae": ("reconstruction",), "flow": ("velocity", "samples", "captions")}
 OF_HELD_OUT = ("reconstruction", "velocity", "photographs")  # groups whose measures are of all held-out images
 FORMAT = 1
 BATCH = 16  # images

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from fluxflow.metrics.intervals import Interval, mean_interval, share_interval
 
+PARTS = {"vae": ("reconstruction",), "flow": ("velocity", "samples", "captions")}  # of an evaluation, by stage
+
 
 @dataclass(frozen=True)
 class Measure:

@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from fluxflow.errors import ConfigError
 from fluxflow.metrics.features import Features, make_features
-from fluxflow.metrics.measure import Evaluation
+from fluxflow.metrics.measure import PARTS, Evaluation
 from fluxflow.metrics.reconstruction import evaluate_reconstructions
 from fluxflow.metrics.samples import Draw, Photographs, compare_samples, drawing, evaluate_shapes
 from fluxflow.metrics.shapes.scoring import CATEGORIES
@@ -21,7 +21,6 @@ from fluxflow.training.callbacks.checkpoints import Checkpoints
 from fluxflow.training.ema import callbacks_of, find_ema
 from fluxflow.training.flow import FlowLitModule
 
-PARTS = {"vae": ("reconstruction",), "flow": ("velocity", "samples", "captions")}
 METRICS: dict[str, dict[str, str]] = {  # of each part: the names, and what is better
     "reconstruction": {"l1": "lower", "psnr": "higher", "ssim": "higher", "ms_ssim": "higher", "kl": "",
                        "active_channels": "higher", "perceptual": "lower", "reconstruction_kid": "lower"},

@@ -11,11 +11,12 @@ from lightning import LightningModule, Trainer
 
 from fluxflow.errors import ConfigError
 from fluxflow.metrics.features import Features
+from fluxflow.metrics.measure import PARTS
 from fluxflow.metrics.reconstruction import evaluate_reconstructions
 from fluxflow.metrics.velocity import AVERAGED, evaluate_velocity
 from fluxflow.training.callbacks import measures
 from fluxflow.training.callbacks.checkpoints import Checkpoints
-from fluxflow.training.callbacks.measures import METRICS, PARTS, Measures
+from fluxflow.training.callbacks.measures import METRICS, Measures
 from fluxflow.training.ema import EMA, averaged
 from fluxflow.training.flow import FlowLitModule
 from fluxflow.training.metrics_file import MetricsFile
