@@ -9,6 +9,7 @@ from fluxflow.versions import VERSIONS
 WIDTH, DEPTH, HALVINGS = whole(1, 2**14), whole(0, 256), whole(1, 10)
 MAX_HW, SIDE = whole(1, 2**20), whole(1, 2**16)
 VERSION = text(*VERSIONS)
+ACTIVATION, EXPANSION = text("bezier", "silu", "gelu", "relu", "swiglu"), number(0.01, 100)
 REVISION, REVISION_DIGITS = "_revision", re.compile(r"[0-9a-f]{16}")
 REVISION_RULE = like(REVISION_DIGITS, "16 digits")
 HEADS = ("num_attention_heads", "num_key_value_heads", "num_heads", "n_heads", "n_head")
@@ -46,10 +47,16 @@ def _setting(value: Any, key: str) -> None:
 _LATENT = {"d_model": WIDTH, "downscales": HALVINGS, "max_hw": MAX_HW, "version": VERSION}
 LATENT = fields(_LATENT, optional=("version",), others=anything(2**31))  # what a flow must know of a compressor
 COMPRESSOR = fields(
-    _LATENT | {"in_channels": whole(1, 64), "attn_layers": DEPTH, "attn_heads": WIDTH, "attn_ff_mult": whole(1, 64)},
-    optional=("version",),
+    _LATENT
+    | {"in_channels": whole(1, 64), "attn_layers": DEPTH, "attn_heads": WIDTH, "attn_ff_mult": whole(1, 64)}
+    | {"widths": items(WIDTH, 1, 11), "activation": ACTIVATION, "expansion": EXPANSION},
+    optional=("version", "widths", "activation", "expansion"),
 )
-EXPANDER = fields({"d_model": WIDTH, "upscales": HALVINGS, "max_hw": MAX_HW, "version": VERSION}, optional=("version",))
+EXPANDER = fields(
+    {"d_model": WIDTH, "upscales": HALVINGS, "max_hw": MAX_HW, "version": VERSION}
+    | {"widths": items(WIDTH, 1, 11), "activation": ACTIVATION, "expansion": EXPANSION},
+    optional=("version", "widths", "activation", "expansion"),
+)
 FLOW = fields(
     {
         "d_model": WIDTH,
@@ -61,11 +68,25 @@ FLOW = fields(
         "ctx_tokens": WIDTH,
         "version": VERSION,
         "layout": text("planar", "published"),
+        "activation": ACTIVATION,
+        "expansion": EXPANSION,
     },
-    optional=("version", "layout"),
+    optional=("version", "layout", "activation", "expansion"),
 )
 TEXT_ENCODER = fields(
-    {"embed_dim": WIDTH, "backbone": backbone_settings, "padded_length": nullable(WIDTH)}, optional=("padded_length",)
+    {"embed_dim": WIDTH, "backbone": backbone_settings, "padded_length": nullable(WIDTH), "words": flag},
+    optional=("padded_length", "words"),
+)
+BEZIER_TEXT = fields(
+    {
+        "embed_dim": WIDTH,
+        "vocabulary": whole(1, 2**20),
+        "layers": DEPTH,
+        "heads": WIDTH,
+        "length": whole(1, 2**12),
+        "activation": ACTIVATION,
+        "expansion": EXPANSION,
+    }
 )
 DISCRIMINATOR = fields(
     {
@@ -82,6 +103,7 @@ CONFIGS: dict[str, Rule] = {
     "FluxExpander": EXPANDER,
     "FluxFlowProcessor": FLOW,
     "BertTextEncoder": TEXT_ENCODER,
+    "BezierTextEncoder": BEZIER_TEXT,
     "PatchDiscriminator": DISCRIMINATOR,
 }
 

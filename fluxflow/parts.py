@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerBase
 from fluxflow.checkpoint.model import COMPONENTS, VAE, as_size, load_model, save_model
 from fluxflow.diffusion.sampler import make_scheduler, unfitness
 from fluxflow.errors import CheckpointError, ConfigError
-from fluxflow.models.encoders import BertTextEncoder
 from fluxflow.models.flow import FluxFlowProcessor
 from fluxflow.models.latent_space import LatentSpace
+from fluxflow.models.text_encoder import TextEncoder
 from fluxflow.models.vae import FluxCompressor, FluxExpander
 from fluxflow.published.sizes import Choices
 
@@ -100,7 +100,7 @@ class PipelineParts(DiffusionPipeline):
         compressor: FluxCompressor,
         expander: FluxExpander,
         flow_processor: FluxFlowProcessor,
-        text_encoder: BertTextEncoder | None = None,
+        text_encoder: TextEncoder | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         scheduler: SchedulerMixin | None = None,
         latent_mean: Tensor | Sequence[float] | None = None,

@@ -4,10 +4,11 @@ import logging
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fluxflow.errors import ConfigError
-from fluxflow.models.encoders import BertTextEncoder
+from fluxflow.models.text_encoder import TextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +16,7 @@ Prompt = str | Sequence[str] | None
 
 
 def embeddings(
-    encoder: BertTextEncoder | None, prompt: Prompt, text: Tensor | None, negative: Prompt, null_text: Tensor | None
+    encoder: TextEncoder | None, prompt: Prompt, text: Tensor | None, negative: Prompt, null_text: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return the embeddings of prompts and of negative prompts, [B, E] each; every caption is encoded once.
 
@@ -43,10 +44,17 @@ def embeddings(
     made = dict(zip(captions, _encode(encoder, captions), strict=True)) if captions else {}
     text = torch.stack([made[caption] for caption in prompts]) if text is None else text
     null_text = torch.stack([made[caption] for caption in negatives]) if null_text is None else null_text
-    return text, null_text.expand(count, -1)
+    return alike(text, null_text.expand(count, *null_text.shape[1:]))
 
 
-def _encode(encoder: BertTextEncoder | None, captions: list[str]) -> Tensor:
+def alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Two texts [B, L, …] with equally many words, the missing ones zero; those of one vector each as they are."""
+    words = max(first.shape[1], second.shape[1])
+    padded = [F.pad(one, [0, 0] * (one.dim() - 2) + [0, words - one.shape[1]]) for one in (first, second)]
+    return padded[0], padded[1]
+
+
+def _encode(encoder: TextEncoder | None, captions: list[str]) -> Tensor:
     """Return the embeddings [B, E]; of a caption that is too long, it is said once what does not count."""
     if encoder is None:
         raise ConfigError("This pipeline has no text encoder: give prompt_embeds and negative_prompt_embeds.")

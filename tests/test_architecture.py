@@ -68,7 +68,7 @@ def test_a_training_step_can_be_read_in_an_afternoon():
     for stage in ("vae", "flow"):
         ours = closure(f"fluxflow.training.{stage}", on_demand=False) & set(MODULES)
         assert len(ours) <= 45, sorted(ours)
-        assert sum(lines(MODULES[name]) for name in ours) <= 4650, stage
+        assert sum(lines(MODULES[name]) for name in ours) <= 5150, stage
 
 
 def test_the_package_itself_uses_no_name_that_is_there_for_users():

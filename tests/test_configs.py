@@ -20,15 +20,16 @@ def composed(*overrides: str, command: str = "train") -> DictConfig:
 
 def needed(group: str, name: str) -> list[str]:
     """What a user must give with this choice."""
-    stage = "flow" if name in ("flow", "demo_flow", "shapes_flow", "fsdp", "fp16", "latents") else "vae"
-    data = ["data.train=pictures"] if group == "data" and name not in ("demo", "shapes") else []
+    stage = "flow" if name.endswith("flow") or name in ("fsdp", "fp16", "latents") else "vae"
+    theirs = group == "data" and name not in ("demo", "shapes")
+    data = ["data.train=pictures"] if theirs or name.startswith("gpu") else []
     chosen = [] if group in ("stage", "experiment") else [f"stage={stage}"]
     return [*chosen, *data, *(["vae=outputs/vae/mine"] if stage == "flow" else []), f"{group}={name}"]
 
 
 def test_the_groups_are_those_of_the_design() -> None:
     assert set(GROUPS) == {"data", "experiment", "logger", "model", "precision", "stage", "strategy", "text"}
-    assert GROUPS["model"] == ["default", "large", "small", "tiny"]
+    assert GROUPS["model"] == ["default", "large", "small", "tiny", "v1_base", "v1_tiny"]
     assert GROUPS["precision"] == ["bf16", "fp16", "fp32"]
     assert GROUPS["strategy"] == ["ddp", "fsdp", "single"]
     assert GROUPS["logger"] == ["csv", "tensorboard", "wandb"]

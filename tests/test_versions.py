@@ -13,8 +13,9 @@ from fluxflow.versions import VERSIONS, version_of
 
 def networks(version: str) -> tuple[FluxCompressor, FluxExpander, FluxFlowProcessor, PatchDiscriminator]:
     torch.manual_seed(0)
+    attention = {} if VERSIONS[version].residual else {"attn_layers": 1, "attn_heads": 2}
     return (
-        FluxCompressor(d_model=8, downscales=2, attn_layers=1, attn_heads=2, version=version),
+        FluxCompressor(d_model=8, downscales=2, version=version, **attention),
         FluxExpander(8, 2, version=version),
         FluxFlowProcessor(16, 8, 12, n_head=2, n_layers=2, version=version),
         PatchDiscriminator(base_ch=4, depth=2, ctx_dim=8, version=version),
@@ -25,12 +26,14 @@ def networks(version: str) -> tuple[FluxCompressor, FluxExpander, FluxFlowProces
 def test_each_version_trains(version: str) -> None:
     """A step of both stages has finite gradients, and the latent space knows the width of its packet."""
     compressor, expander, flow, discriminator = networks(version)
-    nn.init.normal_(flow.dmodel_to_vae.weight, std=0.1)
+    last = flow.tokens.outputs if VERSIONS[version].words else flow.dmodel_to_vae
+    nn.init.normal_(last.weight, std=0.1)
     image = torch.rand(2, 3, 16, 24) * 2 - 1
     packed, mu, logvar = compressor(image, training=True)
     assert packed.shape[2] == 8 + VERSIONS[version].context_channels
     drawn = expander(packed)
-    velocity = flow(packed.detach(), torch.randn(2, 12), torch.rand(2))
+    text = torch.randn(2, 5, 12) if VERSIONS[version].words else torch.randn(2, 12)
+    velocity = flow(packed.detach(), text, torch.rand(2))
     logits = discriminator(nn.functional.interpolate(drawn, scale_factor=2), packed[:, 0, :8])
     (drawn.square().mean() + mu.mean() + logvar.mean() + velocity.square().mean() + logits.mean()).backward()
     for network in (compressor, expander, flow, discriminator):

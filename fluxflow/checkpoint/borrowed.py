@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from fluxflow.diffusion.sampler import SCHEDULERS, Sampling, sample, unfitness
 from fluxflow.errors import CheckpointError, TextEncoderError, reason
 from fluxflow.formats import SCHEDULER
-from fluxflow.models.encoders import load_tokenizer
+from fluxflow.models.text_encoder import load_tokenizer
 from fluxflow.schema import read_json
 
 SCHEDULER_CONFIG = "scheduler_config.json"

@@ -19,7 +19,10 @@ from fluxflow.diffusion.sampler import SCHEDULERS
 from fluxflow.errors import CheckpointError, NotFiniteError
 from fluxflow.formats import INDEX as INDEX_RULE
 from fluxflow.formats import REVISION
+from fluxflow.models.bezier_text import BezierTextEncoder
+from fluxflow.models.encoders import BertTextEncoder
 from fluxflow.models.latent_space import LatentSpace, statistic, vae_hash
+from fluxflow.models.text_encoder import TextEncoder
 from fluxflow.models.weights import is_whole, load_network, network_contents
 from fluxflow.published.reader import CLASSES, load_published, published_index
 from fluxflow.published.sizes import Choices
@@ -30,6 +33,7 @@ from fluxflow.schema import check, read_json
 # Component → the classes that it may have; none: any tokenizer of transformers.
 COMPONENTS: dict[str, tuple[str, ...]] = {
     **{name: (cls.__name__,) for name, cls in CLASSES.items()},
+    "text_encoder": (BertTextEncoder.__name__, BezierTextEncoder.__name__),
     "tokenizer": (),
     "scheduler": SCHEDULERS,
 }
@@ -233,4 +237,4 @@ def _load_component(name: str, index: ModelIndex) -> Any:
     if name in ("tokenizer", "scheduler"):
         with settled(folder, index.revision) as files:
             return load_words(files) if name == "tokenizer" else load_scheduler(files)
-    return load_network(folder, CLASSES[name], index.revision)
+    return load_network(folder, TextEncoder if name == "text_encoder" else CLASSES[name], index.revision)

@@ -22,6 +22,7 @@ from fluxflow.commands import run_folders as folders
 from fluxflow.commands.objects import check_objects, containers
 from fluxflow.commands.values import check_bounds
 from fluxflow.errors import ConfigError, FluxFlowError, shorten
+from fluxflow.versions import VERSIONS
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule, LightningModule, Trainer
@@ -36,6 +37,7 @@ LIGHTNING_CHATTER = (
 )
 OmegaConf.register_new_resolver("multiply", lambda a, b: a * b)
 OmegaConf.register_new_resolver("power", lambda a, b: a**b)
+OmegaConf.register_new_resolver("words", lambda version: str(version) in VERSIONS and VERSIONS[str(version)].words)
 OmegaConf.register_new_resolver("run_folder", folders.run_folder)
 OmegaConf.register_new_resolver("sweep_folder", folders.sweep_folder)
 OmegaConf.register_new_resolver("run_name", folders.run_name)
@@ -184,4 +186,4 @@ def _settings(node: DictConfig, key: str) -> str:
 
 def is_network(node: Any) -> bool:
     target = node.get("_target_", "") if isinstance(node, DictConfig) else ""
-    return target.startswith("fluxflow.models.") and not target.endswith("BertTextEncoder")
+    return target.startswith("fluxflow.models.") and not target.endswith("TextEncoder")

@@ -16,6 +16,7 @@ from fluxflow.schema import read_json
 from fluxflow.versions import DEFAULT_VERSION, VERSIONS
 
 VAE_MODULE, FLOW_MODULE = "fluxflow.training.VAELitModule", "fluxflow.training.FlowLitModule"
+BEZIER_TEXT = "fluxflow.models.BezierTextEncoder"
 LATENT_DATA = "fluxflow.data.LatentDataModule"
 WIDEST_DISCRIMINATOR = 8192  # channels: more take tens of GB
 VAE_ARGUMENTS = {"vae_dim": "d_model", "downscales": "downscales", "max_hw": "max_hw", "version": "version"}
@@ -82,6 +83,7 @@ def check_combinations(config: dict[str, Any]) -> None:
     elif config["stage"]["_target_"] == VAE_MODULE:
         _check_vae_stage(config)
     elif config["stage"]["_target_"] == FLOW_MODULE:
+        _check_text(config)
         _check_given_vae(config, "stage=flow")
 
 
@@ -104,6 +106,12 @@ def _check_vae_stage(config: dict[str, Any]) -> None:
         raise ConfigError("strategy=fsdp is for stage=flow alone: take strategy=ddp for stage=vae.")
 
 
+def _check_text(config: dict[str, Any]) -> None:
+    version, text = str(config["model"]["version"]), config["stage"]["text_encoder"]["_target_"]
+    if text == BEZIER_TEXT and not VERSIONS[version].words:
+        raise ConfigError(f"text=bezier is for model.version=1.0, whose flow attends to words; this one is {version}.")
+
+
 def _check_given_vae(config: dict[str, Any], who: str) -> None:
     if config["vae"] is None:
         raise ConfigError(f"{who} needs the VAE of stage 1: give vae=<its run or model folder>.")
@@ -118,7 +126,10 @@ def check_sizes(config: dict[str, Any]) -> None:
         if buckets["image_size"] != data["image_size"]:
             raise ConfigError("data.transform.buckets.image_size follows data.image_size: give that one alone.")
         Buckets(data["image_size"], buckets["multiple"], buckets["max_aspect"])
-    for width, heads in (("vae_dim", "attn_heads"), ("feat_dim", "flow_heads")):
+    pairs = {"vae_dim": "attn_heads", "feat_dim": "flow_heads"}
+    if VERSIONS[str(model["version"])].residual:
+        del pairs["vae_dim"]  # no attention there
+    for width, heads in pairs.items():
         if model[width] % model[heads]:
             raise ConfigError(f"model.{width}={model[width]} is not a multiple of model.{heads}={model[heads]}.")
     critic = config.get("stage", {}).get("discriminator", {})
@@ -138,9 +149,16 @@ def check_vae(vae: str, model: dict[str, Any]) -> None:
     """
     there = _published_compressor(vae) if is_published(vae) else _compressor(find_model(vae))
     differing = [key for key, argument in VAE_ARGUMENTS.items() if there.get(argument) != model[key]]
+    if "version" in differing and _fits(str(there.get("version")), str(model["version"])):
+        differing.remove("version")
     if differing:
         what = ", ".join(f"model.{key}={there.get(VAE_ARGUMENTS[key])}" for key in differing)
         raise ConfigError(f"The VAE of {vae} was trained with {what}: choose the same model=.")
+
+
+def _fits(vae: str, flow: str) -> bool:
+    """Whether a flow of our own version takes the latents of a VAE of another one: those that carry no context."""
+    return vae in VERSIONS and VERSIONS[flow].words and not VERSIONS[vae].context_channels
 
 
 def _compressor(model: Path) -> dict[str, Any]:

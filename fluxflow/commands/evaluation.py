@@ -31,9 +31,9 @@ from fluxflow.metrics.measure import PARTS, Evaluation
 from fluxflow.metrics.reconstruction import evaluate_reconstructions
 from fluxflow.metrics.samples import Draw, Photographs, drawing, evaluate_samples, evaluate_shapes
 from fluxflow.metrics.velocity import AVERAGED, evaluate_velocity
-from fluxflow.models.encoders import BertTextEncoder
 from fluxflow.models.latent_space import LatentSpace
 from fluxflow.models.registry import digest
+from fluxflow.models.text_encoder import TextEncoder
 from fluxflow.pipeline import FluxFlowPipeline
 from fluxflow.runs import LAST
 
@@ -166,7 +166,7 @@ def _sets_of_run(run: Path) -> tuple[ImageSet, ImageSet]:
     )
 
 
-def _flows(run: str, index: ModelIndex, networks: dict[str, Any]) -> dict[str, tuple[nn.Module, BertTextEncoder]]:
+def _flows(run: str, index: ModelIndex, networks: dict[str, Any]) -> dict[str, tuple[nn.Module, TextEncoder]]:
     """The averaged weights of the model folder, and the raw ones where the checkpoint of the same step is there."""
     flows = {AVERAGED: (networks["flow_processor"], networks["text_encoder"])}
     with suppress(CheckpointError):

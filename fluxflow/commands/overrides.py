@@ -17,7 +17,7 @@ SEVERAL = ("logger",)  # groups of which several members may be chosen
 TEXTS = (
     "name", "output_dir", "run_dir", "vae", "resume", "data.train", "data.val", "data.transform.caption_prefix",
     "data.reader.captions", "data.reader.caption_key", "text.pretrain_model", "callbacks.previews.prompts",
-    "run", "out", "device", "text_model", "prompts", "prompts_file", "negative_prompt", "images",
+    "model.version", "run", "out", "device", "text_model", "prompts", "prompts_file", "negative_prompt", "images",
 )  # fmt: skip
 
 

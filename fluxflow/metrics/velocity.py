@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from fluxflow.diffusion.process import TIMESTEPS, noise_schedule, velocity_error
 from fluxflow.kernels.conv import to_signed
 from fluxflow.metrics.measure import Curve, Evaluation
-from fluxflow.models.encoders import BertTextEncoder
 from fluxflow.models.latent_space import LatentSpace
+from fluxflow.models.text_encoder import TextEncoder
 
 STRATA = 10  # equal parts of the time, in each of which every image has one timestep
 AVERAGED = "averaged weights"
@@ -19,7 +19,7 @@ AVERAGED = "averaged weights"
 @torch.no_grad()
 def evaluate_velocity(
     space: LatentSpace,
-    networks: Mapping[str, tuple[nn.Module, BertTextEncoder]],
+    networks: Mapping[str, tuple[nn.Module, TextEncoder]],
     batches: Iterable[dict[str, Any]],
     seed: int = 0,
 ) -> Evaluation:

@@ -6,6 +6,7 @@ from fluxflow.lazy import exports
 
 if TYPE_CHECKING:
     from fluxflow.models.activations import BezierActivation, TrainableBezier
+    from fluxflow.models.bezier_text import BezierTextEncoder
     from fluxflow.models.conditioning import SPADE, ContextAttentionMixer, FiLM, GatedContextInjection
     from fluxflow.models.discriminators import PatchDiscriminator
     from fluxflow.models.encoders import BertTextEncoder
@@ -20,6 +21,7 @@ __all__ = [
     "SPADE",
     "BertTextEncoder",
     "BezierActivation",
+    "BezierTextEncoder",
     "ContextAttentionMixer",
     "FiLM",
     "FluxCompressor",
@@ -38,6 +40,7 @@ __getattr__ = exports(
     {
         "BertTextEncoder": "models.encoders",
         "BezierActivation": "models.activations",
+        "BezierTextEncoder": "models.bezier_text",
         "ContextAttentionMixer": "models.conditioning",
         "FiLM": "models.conditioning",
         "FluxCompressor": "models.vae",

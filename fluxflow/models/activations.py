@@ -10,8 +10,10 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fluxflow.errors import ConfigError
 from fluxflow.kernels.bezier import ACTIVATIONS, bezier, trained_bezier
 
 # With these control points a curve of t = sigmoid(x) is y = 3.2 + 2·u + 1.2·u³ with u = tanh(x / 2): 3.2 + x within 0.1
@@ -112,3 +114,29 @@ class PillarBezier(nn.Module):
     def parts(self, x: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         planes = self.arrange(x, points)
         return torch.sigmoid(planes[0]), planes[1:]
+
+
+class SwiGLU(nn.Module):
+    """silu(a)·b of two planes, 2C → C (Shazeer, 2020): of the channels of tokens [B, T, C] or of maps [B, C, H, W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, dim=1 if x.dim() == 4 else -1)
+        return F.silu(a) * b
+
+
+# Name → planes that the activation takes for one that it gives, and what makes it.
+CHOICES: dict[str, tuple[int, Callable[[], nn.Module]]] = {
+    "bezier": (5, lambda: BezierActivation("sigmoid", "silu")),
+    "silu": (1, nn.SiLU),
+    "gelu": (1, nn.GELU),
+    "relu": (1, nn.ReLU),
+    "swiglu": (2, SwiGLU),
+}
+
+
+def activation_of(name: str) -> tuple[int, nn.Module]:
+    """The planes that an activation takes, and the activation. Raises ConfigError."""
+    if name not in CHOICES:
+        raise ConfigError(f"unknown activation {name!r}: choose one of {', '.join(CHOICES)}")
+    planes, make = CHOICES[name]
+    return planes, make()

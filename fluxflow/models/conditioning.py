@@ -1,5 +1,7 @@
 """Ways to let one signal steer another: FiLM, SPADE, a gated injection, a mixer that pools tokens into a context."""
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,6 +9,16 @@ from torch import Tensor, nn
 from fluxflow.kernels.conv import Conv2dSame
 from fluxflow.models.attention import attend, split_heads
 from fluxflow.models.norms import GroupNorm, LayerNorm
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+
+
+def start_at_zero(layer: Layer) -> Layer:
+    """Have a layer give 0 at the start of training."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def init_xavier(module: nn.Module) -> None:

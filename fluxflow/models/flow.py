@@ -15,8 +15,9 @@ from fluxflow.models.layouts import PLANAR, Film
 from fluxflow.models.network import Network
 from fluxflow.models.norms import LayerNorm, autocasts
 from fluxflow.models.packet import add_coordinates, latent_size_of, to_map
+from fluxflow.models.transformer import TokenFlow
 from fluxflow.published.layout import PUBLISHED
-from fluxflow.versions import DEFAULT_VERSION, version_of
+from fluxflow.versions import DEFAULT_VERSION, check_own, version_of
 
 LAYOUTS = {"planar": PLANAR, "published": PUBLISHED}
 TIMES = 1000  # rows of the time embedding; the time t in [0, 1] is row round(999·t)
@@ -139,6 +140,8 @@ class FluxFlowProcessor(Network):
         activation_checkpointing: recompute each block in the backward instead of keeping its activations.
         version: a key of `fluxflow.versions.VERSIONS`.
         layout: a key of `LAYOUTS`; "published" for weights of the published package.
+        activation: of the feed-forward parts of version 1.0, a key of `fluxflow.models.activations.CHOICES`.
+        expansion: of the width of these parts.
     """
 
     def __init__(
@@ -153,6 +156,8 @@ class FluxFlowProcessor(Network):
         activation_checkpointing: bool = False,
         version: str = DEFAULT_VERSION,
         layout: str = "planar",
+        activation: str = "bezier",
+        expansion: float = 1.0,
     ) -> None:
         super().__init__()
         if layout not in LAYOUTS:
@@ -168,10 +173,18 @@ class FluxFlowProcessor(Network):
             "version": version,
             "layout": layout,
         }
+        lacking = {"ctx_tokens": ctx_tokens, "layout": layout}
+        self.config |= check_own(version, lacking, activation=activation, expansion=expansion)
         self.max_hw, self.ctx_tokens, self.head_dim = max_hw, ctx_tokens, d_model // n_head
         self.activation_checkpointing, self.layout = activation_checkpointing, LAYOUTS[layout]
         kind = version_of(version)
         channels = vae_dim + kind.context_channels
+        self.tokens = None
+        if kind.words:
+            self.tokens = TokenFlow(
+                channels, d_model, embedding_size, n_head, n_layers, activation, expansion, activation_checkpointing
+            )
+            return
         self.vae_to_dmodel = nn.Linear(channels, d_model)
         self.dmodel_to_vae = nn.Linear(d_model, channels)
         self.ctx_mixer = ContextAttentionMixer(d_model, max(1, d_model // 128))
@@ -210,7 +223,7 @@ class FluxFlowProcessor(Network):
 
         Args:
             packed: noised tokens and the clean size token, [B, T + 1, Dv + context].
-            text_embeddings: [B, embedding_size].
+            text_embeddings: [B, embedding_size]; of version 1.0 [B, 1 + L, embedding_size], as of `TokenFlow`.
             timesteps: times in [0, 1], [B].
             latent_size: (h, w); read from the size token where it is None, which waits for the device.
 
@@ -218,6 +231,9 @@ class FluxFlowProcessor(Network):
             [B, T + 1, Dv + context], the size token as it came.
         """
         latent_size = latent_size or latent_size_of(packed, self.max_hw)
+        if self.tokens is not None:
+            velocity = self.tokens(packed[:, :-1], text_embeddings, timesteps, latent_size)
+            return torch.cat([velocity, packed[:, -1:].to(velocity.dtype)], dim=1)
         code = self.layout.code(*latent_size, self.config["d_model"], packed.device)
         x = self.vae_to_dmodel(packed[:, :-1])
         x = x + (code if autocasts(x) else code.to(x.dtype))  # [B, T, D]

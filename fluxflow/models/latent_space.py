@@ -162,7 +162,7 @@ class LatentSpace(nn.Module):
         tokens = tokens.to(self.expander.device, self.expander.dtype)
         if tile is None and h * w * self.downscale**2 > LARGEST and not torch.is_grad_enabled():
             tile = SIDE
-        if tile is not None and tile < max(h, w) * self.downscale:
+        if tile is not None and tile < max(h, w) * self.downscale and self.expander.draws_in_tiles:
             return expand_in_tiles(self.expander, tokens, latent_size, tile).clamp(-1, 1)
         return self.expander(tokens, latent_size=latent_size).clamp(-1, 1)
 

@@ -5,6 +5,7 @@ of `fluxflow.models.packet`.
 """
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -25,7 +26,8 @@ from fluxflow.models.conditioning import SPADE, ContextAttentionMixer
 from fluxflow.models.network import Network
 from fluxflow.models.norms import GroupNorm, LayerNorm
 from fluxflow.models.packet import add_coordinates, latent_size_of, pack, position_code, to_map, to_tokens
-from fluxflow.versions import DEFAULT_VERSION, Version, version_of
+from fluxflow.models.residual import ResidualDecoder, ResidualEncoder
+from fluxflow.versions import DEFAULT_VERSION, WIDTHS, Version, check_own, version_of
 
 
 @torch.no_grad()
@@ -108,6 +110,8 @@ class FluxCompressor(Network):
         attn_ff_mult: width of their feed-forward part in units of `d_model`.
         activation_checkpointing: recompute each block in the backward instead of keeping its activations.
         version: a key of `fluxflow.versions.VERSIONS`.
+        widths: channels of version 1.0 at each resolution, as of `fluxflow.models.residual.ResidualEncoder`.
+        activation, expansion: of the residual blocks of version 1.0.
     """
 
     def __init__(
@@ -121,6 +125,9 @@ class FluxCompressor(Network):
         attn_ff_mult: int = 2,
         activation_checkpointing: bool = False,
         version: str = DEFAULT_VERSION,
+        widths: Sequence[int] = WIDTHS,
+        activation: str = "bezier",
+        expansion: float = 1.0,
     ) -> None:
         super().__init__()
         self.config = {
@@ -133,10 +140,17 @@ class FluxCompressor(Network):
             "attn_ff_mult": attn_ff_mult,
             "version": version,
         }
+        lacking = {"attn_layers": attn_layers, "attn_heads": attn_heads, "attn_ff_mult": attn_ff_mult}
+        own = {"widths": list(widths), "activation": activation, "expansion": expansion}
+        self.config |= check_own(version, lacking, **own)
         self.max_hw, self.activation_checkpointing = max_hw, activation_checkpointing
         self.latents: dict = {}  # of a model in use: latent_mean, latent_std and sample_size, for other pipelines
         kind = version_of(version)
         self.packet_channels = d_model + kind.context_channels
+        self.encoder = None
+        if kind.residual:
+            self.encoder = ResidualEncoder(in_channels, d_model, list(widths), downscales, activation, expansion)
+            return
         channels = torch.linspace(in_channels + 2, max(d_model, 8), downscales + 1, device="cpu").round().int().tolist()
         refine = [nn.Conv2d(a, b * 5, 3, padding=1, bias=False) for a, b in pairwise(channels)]
         self.encoder_first_step = nn.ModuleList(
@@ -159,6 +173,9 @@ class FluxCompressor(Network):
 
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and log σ² of the latent map, and the deterministic features that join its tokens; each [B, D, h, w]."""
+        if self.encoder is not None:
+            mu, logvar = self._run(self.encoder, image).chunk(2, dim=1)
+            return mu, logvar.clamp(-12, 4), torch.zeros_like(mu)
         x = add_coordinates(image)  # [B, C + 2, H, W]
         for refine, halve in zip(self.encoder_first_step, self.encoder_z):
             x = self._run(refine, x)
@@ -173,7 +190,9 @@ class FluxCompressor(Network):
         return pack(self._tokens(z), (z.shape[2], z.shape[3]), self.max_hw)
 
     def _tokens(self, z: Tensor) -> Tensor:
-        """The sample with its position code through the self-attention, [B, h·w, D + context]."""
+        """The sample with its position code through the self-attention, [B, h·w, D + context]; of 1.0 as it is."""
+        if self.encoder is not None:
+            return to_tokens(z)
         code = position_code(z.shape[2], z.shape[3], z.shape[1], z.device)
         x = to_tokens(z) + code.to(z.dtype)
         if self.context_proj is not None:
@@ -243,6 +262,7 @@ class FluxExpander(Network):
         max_hw: latent side that the size token calls 1.
         activation_checkpointing: recompute each block in the backward instead of keeping its activations.
         version: a key of `fluxflow.versions.VERSIONS`.
+        widths, activation, expansion: of version 1.0, as of `FluxCompressor`.
     """
 
     def __init__(
@@ -252,11 +272,19 @@ class FluxExpander(Network):
         max_hw: int = 1024,
         activation_checkpointing: bool = False,
         version: str = DEFAULT_VERSION,
+        widths: Sequence[int] = WIDTHS,
+        activation: str = "bezier",
+        expansion: float = 1.0,
     ) -> None:
         super().__init__()
         self.config = {"d_model": d_model, "upscales": upscales, "max_hw": max_hw, "version": version}
+        self.config |= check_own(version, {}, widths=list(widths), activation=activation, expansion=expansion)
         self.d_model, self.max_hw, self.activation_checkpointing = d_model, max_hw, activation_checkpointing
         kind = version_of(version)
+        self.decoder = None
+        if kind.residual:
+            self.decoder = ResidualDecoder(d_model, 3, list(widths), upscales, activation, expansion)
+            return
         self.upscale = nn.ModuleList(UpsampleBlock(d_model, kind) for _ in range(upscales))
         # Nothing depends on the mixer: published checkpoints carry its weights, and so do ours.
         self.context_mixer = ContextAttentionMixer(d_model).requires_grad_(False) if kind.context_mixer else None
@@ -287,11 +315,18 @@ class FluxExpander(Network):
         """
         latent_size = latent_size or latent_size_of(packed, self.max_hw)
         latent = to_map(packed[:, :-1], latent_size)  # [B, D + context, h, w]
+        if self.decoder is not None:
+            return self.decoder(latent)
         x, context = latent[:, : self.d_model], latent[:, self.d_model :]
         context = context if context.shape[1] else x
         for block in self.upscale:
             x = self._run(block, x, context if use_context else None)
         return self.rgb_activation(self.to_rgb_conv(x))
+
+    @property
+    def draws_in_tiles(self) -> bool:
+        """Whether `expand_in_tiles` can draw with it."""
+        return self.decoder is None
 
     def _run(self, block: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
         if self.activation_checkpointing and self.training:

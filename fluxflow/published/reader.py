@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from fluxflow.checkpoint.index import ModelIndex
 from fluxflow.diffusion.sampler import make_scheduler
 from fluxflow.errors import CheckpointError, TextEncoderError
-from fluxflow.models.encoders import BertTextEncoder, load_tokenizer, locate
+from fluxflow.models.encoders import BertTextEncoder
 from fluxflow.models.flow import FluxFlowProcessor
 from fluxflow.models.network import Network
+from fluxflow.models.text_encoder import load_tokenizer, locate
 from fluxflow.models.vae import FluxCompressor, FluxExpander
 from fluxflow.models.weights import faults_between
 from fluxflow.published.keys import counterparts, derived

@@ -110,6 +110,7 @@ def _obstacles(index: ModelIndex, components: Mapping[str, Any]) -> Iterator[str
     compressor = components["compressor"].config
     if compressor["version"] not in READERS:
         yield f"nothing published reads version {compressor['version']}: train one of {', '.join(READERS)}"
+        return
     if compressor["attn_heads"] != most_heads(compressor["d_model"]) or compressor["attn_ff_mult"] != 2:
         yield f"published readers take {most_heads(compressor['d_model'])} attention heads and attn_ff_mult=2"
     if "flow_processor" in components:

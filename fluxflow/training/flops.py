@@ -79,7 +79,7 @@ def flow_step(
     compressor: FluxCompressor,
     flow: FluxFlowProcessor,
     projection: nn.Module,
-    features: tuple[int, int],
+    features: tuple[int, ...],
     shape: tuple[int, int, int, int],
     cached: bool,
 ) -> int:
@@ -89,7 +89,7 @@ def flow_step(
         compressor: of the frozen VAE.
         flow: the network.
         projection: the trained end of the text encoder.
-        features: shape of its input, (B, hidden).
+        features: shape of its input.
         shape: of the images, (B, C, H, W), or of the posterior's maps where they are cached.
         cached: whether they are.
     """

@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 from fluxflow.diffusion.process import TIMESTEPS, min_snr_weight, noise_schedule, velocity_error
 from fluxflow.errors import CheckpointError
 from fluxflow.kernels.conv import to_signed
-from fluxflow.models.encoders import BertTextEncoder
 from fluxflow.models.flow import FluxFlowProcessor
 from fluxflow.models.latent_space import LatentSpace
+from fluxflow.models.text_encoder import TextEncoder
+from fluxflow.prompts import alike
 from fluxflow.training.flops import flow_step
 from fluxflow.training.gradients import FiniteCheck, clip, unscale
 from fluxflow.training.optimizers import CosineSchedule, keep_options, scale_rate, set_learning_rate
@@ -56,7 +57,7 @@ class FlowLitModule(LightningModule):
         self,
         latent_space: LatentSpace,
         flow_processor: FluxFlowProcessor,
-        text_encoder: BertTextEncoder,
+        text_encoder: TextEncoder,
         optimizer: MakeOptimizer,
         learning_rate: CosineSchedule,
         time_sampling: TimeSampling,
@@ -126,7 +127,7 @@ class FlowLitModule(LightningModule):
         """Floating-point operations of the training step with this batch, the frozen language model left out."""
         shape = tuple(batch["mean" if "mean" in batch else "image"].shape)
         if shape not in self._flops:
-            text, features = self.text_encoder, (shape[0], self.text_encoder.hidden_size)
+            text, features = self.text_encoder, (shape[0], *self.text_encoder.feature_shape)
             networks = self.latent_space.compressor, self.flow_processor, text.output_layer
             self._flops[shape] = flow_step(*networks, features, shape, "mean" in batch)
         return self._flops[shape]
@@ -174,12 +175,14 @@ class FlowLitModule(LightningModule):
         return batch["mean"].float(), batch["logvar"].float()
 
     def _text(self, batch: dict[str, Any], keep: Tensor) -> Tensor:
-        """The embeddings [B, text] of the captions, of the empty one where `keep` [B] says no."""
+        """The embeddings of the captions, of the empty one where `keep` [B] says no."""
         if "text" in batch:
             features, empty = batch["text"], batch["no_text"]
         else:
             features, empty = self.text_encoder.caption_features([*batch["caption"], ""]).split([len(keep), 1])
-        return self.text_encoder.output_layer(torch.where(keep[:, None], features.float(), empty.float()))
+        features, empty = alike(features.float(), empty.float())
+        keep = keep.reshape(-1, *[1] * (features.dim() - 1))
+        return self.text_encoder.output_layer(torch.where(keep, features, empty))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         rate = set_learning_rate(optimizer, self.learning_rate(self.global_step))

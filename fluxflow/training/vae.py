@@ -27,6 +27,7 @@ from fluxflow.training.flops import vae_step
 from fluxflow.training.gradients import FiniteCheck, clip, hold_gradients
 from fluxflow.training.optimizers import CosineSchedule, keep_options, set_learning_rate
 from fluxflow.training.randomness import step_generator
+from fluxflow.versions import version_of
 
 MakeOptimizer = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
 
@@ -231,7 +232,10 @@ class VAELitModule(LightningModule):
 
     @torch.no_grad()
     def _latent_statistics(self) -> tuple[Tensor, Tensor]:
-        """Per-channel mean and deviation of the tokens of `statistics_images` training images, [D] each."""
+        """Per-channel mean and deviation of the tokens of `statistics_images` training images, [D] each.
+
+        Version 1.0 has one deviation for all: its channels are frequencies, and noise is to hide the high ones first.
+        """
         tokens, seen = [], 0
         data: Any = getattr(self.trainer, "datamodule")  # noqa: B009 (Lightning does not declare it)
         for index, batch in enumerate(data.first_batches()):
@@ -242,7 +246,10 @@ class VAELitModule(LightningModule):
             if seen >= self.statistics_images:
                 break
         values = torch.cat(tokens)
-        return values.mean(dim=0).float(), values.std(dim=0).float()
+        mean, variance = values.mean(dim=0), values.var(dim=0)
+        if version_of(self.latent_space.compressor.config["version"]).residual:
+            variance = variance.mean().expand_as(variance)
+        return mean.float(), variance.sqrt().float()
 
     def _noise(self, image: Tensor, *identity: int | str) -> Tensor:
         """Standard normal noise of the posterior, the same for the same seed, rank and identity."""

@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from fluxflow.data.latents.latent_datamodule import location
 from fluxflow.data.sources.folder import FolderReader
 from fluxflow.data.sources.records import Record
 from fluxflow.data.sources.shards import ShardReader
+from fluxflow.data.streaming.streams import collate
 from fluxflow.errors import ConfigError, DataError, FluxFlowError
 from tests import nonsense
 from tests.data.conftest import encoded, latents
@@ -42,6 +44,28 @@ def module(cache, **options) -> LatentDataModule:
     data = LatentDataModule(str(cache), **({"transform": TRAINING, "batch_size": 2, "num_workers": 0} | options))
     data.setup()
     return data
+
+
+@pytest.mark.parametrize("kind", ["features", "numbers"])
+def test_words_are_kept_with_zeros_after_the_shorter_captions(tmp_path, kind):
+    """Features of each word, or the numbers of tokens, which half precision would not hold."""
+    generator, records = torch.Generator().manual_seed(0), []
+    lengths = (5, 9, 7)
+    for number, length in enumerate(lengths):
+        text = torch.randn(1, length, 4, generator=generator).half().float()
+        if kind == "numbers":
+            text = torch.randint(1, 30000, (1, length), generator=generator)
+        record = latents(3 + 2 * number)
+        records.append(replace(record, captions=record.captions[:1], text=text, no_text=text[0, :2]))
+    write_shard(tmp_path / "a.safetensors", records)
+    shard = LatentShard(tmp_path / "a.safetensors")
+    for index, (record, length) in enumerate(zip(records, lengths, strict=True)):
+        found = shard.load(index)
+        assert len(found.text[0]) == len(found.no_text) == 9
+        assert torch.equal(found.text[0, :length].to(record.text.dtype), record.text[0])
+        assert not found.text[0, length:].any()
+    batch = collate([{"text": shard.load(0).text[0]}, {"text": records[0].text[0]}])
+    assert batch["text"].shape[:2] == (2, 9)
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -10,7 +10,8 @@ from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from fluxflow.errors import TextEncoderError
-from fluxflow.models.encoders import BertTextEncoder, load_tokenizer
+from fluxflow.models.encoders import BertTextEncoder
+from fluxflow.models.text_encoder import load_tokenizer
 from tests import nonsense
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from fluxflow.models import PatchDiscriminator
+from fluxflow.models import FluxCompressor, FluxExpander, PatchDiscriminator
 from fluxflow.training import CosineSchedule, VAELitModule
 from fluxflow.training.randomness import step_generator
 from tests.pipelines import D
@@ -144,6 +144,21 @@ def test_the_exported_statistics_are_those_of_the_tokens_of_training_images() ->
     deviation = ((stacked - mean).square().sum(dim=0) / 95).sqrt()
     torch.testing.assert_close(exported["latent_mean"].double(), mean, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(exported["latent_std"].double(), deviation, rtol=1e-5, atol=1e-6)
+
+
+def test_version_1_exports_one_deviation_for_all_channels() -> None:
+    """Its high frequencies stay small beside the low ones, as they are."""
+    module = stages.vae(statistics_images=2)
+    options = {"d_model": D, "version": "1.0", "widths": [8, 8]}
+    space = module.latent_space
+    space.compressor, space.expander = FluxCompressor(downscales=2, **options), FluxExpander(upscales=2, **options)
+    stages.fit(module, steps=1)
+    exported = module.exported_model()
+    eps = torch.randn(2, D, 4, 4, generator=step_generator("cpu", 0, 0, "statistics", 0))
+    tokens = space.compressor(by_hand.signed(stages.batch(0)), eps=eps)[:, :-1].detach().double().flatten(0, 1)
+    deviation = tokens.var(dim=0).mean().sqrt()
+    torch.testing.assert_close(exported["latent_std"].double(), deviation.expand(D), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(exported["latent_mean"].double(), tokens.mean(dim=0), rtol=1e-5, atol=1e-6)
 
 
 def test_only_what_is_trained_has_an_optimizer() -> None:

@@ -8,7 +8,8 @@ A cache is a folder that `python -m fluxflow.data.encode` writes:
 
 A shard holds, for each latent size, rows of `mean.HxW` and `logvar.HxW` [n, D, h, w] (a picture and, where it may be
 flipped, its mirror image, which is not the mirror image of the latent), a row of `text` a caption, and `no_text` of the
-empty caption. Its header lists the samples in stored order.
+empty caption. Where each word has features, a row is as long as the longest caption of the shard. The header lists the
+samples in stored order.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from safetensors.torch import save
 
 from fluxflow.data.images.captions import CaptionRule
 from fluxflow.data.sources.records import Record
-from fluxflow.data.streaming.streams import Example
+from fluxflow.data.streaming.streams import Example, alike
 from fluxflow.errors import ConfigError, DataError
 from fluxflow.files import replacing
 from fluxflow.formats import CACHE_INDEX, CACHE_KEY, CACHE_SAMPLES
@@ -45,8 +46,8 @@ class LatentRecord(Record):
         size: height and width of its picture in pixels.
         posterior: mean and log σ², [D, h, w] each.
         mirrored: the same of its mirror image; None where it must not be flipped.
-        text: features of its captions, [captions, hidden].
-        no_text: features of the empty caption, [hidden].
+        text: features of its captions, [captions, …], as the text encoder makes them.
+        no_text: features of the empty caption.
         source: the shard or folder in which its picture lies.
     """
 
@@ -85,8 +86,9 @@ def write_shard(path: Path, records: Sequence[LatentRecord]) -> None:
         column += [record.posterior] if record.mirrored is None else [record.posterior, record.mirrored]
         texts += len(record.captions)
         entries.append(asdict(entry))
-    tensors = {"text": torch.cat([record.text for record in records]).to(TEXT_TYPE),
-               "no_text": records[0].no_text.to(TEXT_TYPE)}  # fmt: skip
+    *text, no_text = alike([*(row for record in records for row in record.text), records[0].no_text])
+    kind = TEXT_TYPE if no_text.is_floating_point() else torch.int32
+    tensors = {"text": torch.stack(text).to(kind), "no_text": no_text.to(kind)}
     for latent, column in rows.items():
         for name, values in zip(("mean", "logvar"), zip(*column, strict=True), strict=True):
             tensors[f"{name}.{latent}"] = torch.stack(values).to(LATENT_TYPE)
@@ -281,7 +283,7 @@ class LatentTransform:
         return record.size
 
     def __call__(self, record: Record, size: tuple[int, int], rng: random.Random) -> Example:
-        """Record → {"mean", "logvar" [D, h, w], "text", "no_text" [hidden], "caption", "key"}."""
+        """Record → {"mean", "logvar" [D, h, w], "text", "no_text", "caption", "key"}."""
         assert isinstance(record, LatentRecord)
         _, _, flip, choice = (rng.random() for _ in range(4))
         mirrored = record.mirrored if flip < self.flip else None

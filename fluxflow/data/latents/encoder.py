@@ -42,8 +42,8 @@ from fluxflow.kernels.conv import to_signed
 from fluxflow.kernels.heap import keep_freed_memory
 
 if TYPE_CHECKING:  # what it encodes with is handed over
-    from fluxflow.models.encoders import BertTextEncoder
     from fluxflow.models.latent_space import LatentSpace
+    from fluxflow.models.text_encoder import TextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class LatentEncoder:
     """
 
     def __init__(
-        self, latent_space: "LatentSpace", text_encoder: "BertTextEncoder", folder: str, shard_samples: int = 1024
+        self, latent_space: "LatentSpace", text_encoder: "TextEncoder", folder: str, shard_samples: int = 1024
     ) -> None:
         if shard_samples < 1:
             raise ConfigError(f"encoder.shard_samples is {shard_samples}: it must be at least 1")

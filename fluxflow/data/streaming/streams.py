@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import IterableDataset, get_worker_info
 
 from fluxflow.data.images.decode import UndecodableImage
@@ -77,6 +78,13 @@ class Item:
         return self
 
 
+def alike(tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Tensors of one length along their first dimension: what is shorter than the longest has zeros at its end."""
+    if len({len(tensor) for tensor in tensors}) == 1:
+        return tensors
+    return pad_sequence(list(tensors), batch_first=True).unbind()
+
+
 def collate(examples: Sequence[Example]) -> dict[str, Any]:
     """List of examples → batch: tensors stacked, all else as lists.
 
@@ -88,7 +96,7 @@ def collate(examples: Sequence[Example]) -> dict[str, Any]:
         if name == "image":
             batch[name] = torch.stack([image.permute(1, 2, 0) for image in values]).permute(0, 3, 1, 2)
         else:
-            batch[name] = torch.stack(values) if isinstance(values[0], torch.Tensor) else values
+            batch[name] = torch.stack([*alike(values)]) if isinstance(values[0], torch.Tensor) else values
     return batch
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from fluxflow.checkpoint import load_model, save_model
 from fluxflow.checkpoint.index import ModelIndex
 from fluxflow.errors import CheckpointError
+from fluxflow.models import BezierTextEncoder
 from fluxflow.published.reader import load_published
 from fluxflow.published.sizes import Choices
 from fluxflow.published.writer import export_published
@@ -88,6 +89,10 @@ def test_what_the_format_cannot_express_is_refused_and_nothing_written(tmp_path:
     refused.append(((shifted, components), "normalised latents"))
     components["flow_processor"].config["ctx_tokens"] = 3
     refused.append(((index, components), r"model\.ctx_tokens=2"))
+    own = parts(tmp_path)
+    own[1]["compressor"].config["version"] = "1.0"
+    own[1]["text_encoder"] = BezierTextEncoder(8, vocabulary=9)
+    refused.append((own, r"nothing published reads version 1\.0"))
     for model, message in refused:
         with pytest.raises(CheckpointError, match=f"cannot be written as a published checkpoint: .*{message}"):
             export_published(*model, tmp_path / "out")
