@@ -30,10 +30,14 @@ SMALL = {
 
 def small(arguments: list[str], script: str) -> list[str]:
     """The command's own arguments, and those that make it small as far as it leaves them open."""
+    if arguments == ["resume=auto"]:  # the options of the run are to be repeated
+        arguments = ["model=v1_tiny", *arguments]
     own = {argument.split("=")[0] for argument in arguments}
     extra = [option for option in SMALL[script] if option.split("=")[0] not in own]
     if "data=latents" in arguments:
         extra = [*(option for option in extra if not option.startswith(("name=", "data.image_size="))), "name=cached"]
+    if "model=v1_tiny" in arguments:  # its VAE has no attention
+        extra = [option for option in extra if not option.startswith("model.attn_")]
     if "stage=flow" not in arguments:
         extra = [option for option in extra if option != "callbacks.previews.steps=2"]
     elif script == "train.py":

@@ -6,6 +6,7 @@ import json
 import torch
 from torch import Tensor, nn
 
+from fluxflow.errors import ConfigError
 from fluxflow.models.text_encoder import WORDS, TextEncoder, load_tokenizer, locate
 from fluxflow.models.transformer import Attention, FeedForward, RMSNorm
 
@@ -77,6 +78,9 @@ class BezierTextEncoder(TextEncoder):
         layers, heads: of the transformer.
         length: tokens of a caption that count.
         activation, expansion: of the feed-forward parts.
+
+    Raises:
+        ConfigError: `heads` does not divide `embed_dim`.
     """
 
     def __init__(
@@ -91,6 +95,10 @@ class BezierTextEncoder(TextEncoder):
         expansion: float = 1.0,
     ) -> None:
         super().__init__()
+        if embed_dim % heads:
+            raise ConfigError(
+                f"text.heads={heads} does not divide text.embed_dim={embed_dim}, which is model.text_dim."
+            )
         self.tokenizer = None if tokenizer is None else load_tokenizer(locate(tokenizer, download=False))
         vocabulary = vocabulary or (len(self.tokenizer) if self.tokenizer else 30522)
         self.config = {"embed_dim": embed_dim, "vocabulary": vocabulary, "layers": layers, "heads": heads,
@@ -100,7 +108,7 @@ class BezierTextEncoder(TextEncoder):
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        return (WORDS,)
+        return (min(WORDS, self.max_length),)
 
     def content_hash(self) -> str:
         """Return the sha256 over the words of the tokenizer: nothing else is frozen."""

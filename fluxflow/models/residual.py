@@ -176,7 +176,8 @@ def check_widths(widths: Sequence[int], downscales: int) -> int:
         ConfigError: more resolutions than there are, or channels that are no multiple of `GROUPS`.
     """
     if not 1 <= len(widths) <= downscales + 1:
-        raise ConfigError(f"widths={list(widths)} names {len(widths)} resolutions: one to {downscales + 1} are there.")
+        what = f"model.vae_widths={list(widths)} names {len(widths)} resolutions"
+        raise ConfigError(f"{what}: one to {downscales + 1} are there.")
     if any(width % GROUPS for width in widths):
-        raise ConfigError(f"widths={list(widths)} are to be multiples of {GROUPS}.")
+        raise ConfigError(f"model.vae_widths={list(widths)} are to be multiples of {GROUPS}.")
     return 2 ** (downscales + 1 - len(widths))

