@@ -1,8 +1,7 @@
 """Widths at which plain activations cost what a Bézier curve costs: `python -m fluxflow.commands.match stage=flow`.
 
-For each activation it prints the `model.expansion` at which the networks that a stage trains have as many parameters,
-take as many floating-point operations, or take as long for a step as those of the config, whose activation it is
-compared with.
+For each activation it prints the `model.expansion` at which the networks of the config, compressor and expander or the
+flow, have as many parameters, take as many floating-point operations, or take as long for a step as they do now.
 """
 
 import statistics
@@ -51,7 +50,7 @@ def match(overrides: list[str]) -> dict[str, dict[str, float]]:
 
 
 def parameters(config: DictConfig) -> float:
-    """Of the networks that the stage of `config` trains."""
+    """Of compressor and expander, or of the flow."""
     return sum(p.numel() for network in _networks(config, sketch).values() for p in network.parameters())
 
 
